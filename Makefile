@@ -1,0 +1,41 @@
+# The commands of this repository. `make` lists them.
+
+# Which DynamoDB the demo runs: embedded, or local (Amazon's DynamoDB Local).
+DYNAMODB ?= embedded
+# More arguments for the demo: `make demo ARGS='--duration-s 60'`; all of them: `make demo ARGS=--help`.
+ARGS ?=
+
+CARGO := cargo
+SETUP := sandbox/setup.sh
+DENY := .tools/bin/cargo-deny
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fmt
+
+help: ## List these targets.
+	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 8
+
+demo: ## Real updates from a table to Redis in two regions, compared at the end. DYNAMODB=local for Amazon's own.
+	@$(SETUP) compiler redis $(if $(filter local,$(DYNAMODB)),java dynamodb-local)
+	@$(CARGO) build --locked --workspace --bins
+	@$(CARGO) run --locked --quiet --bin sandbox -- demo --dynamodb $(DYNAMODB) $(ARGS)
+
+# The tests of whole programs come last: the last line printed is theirs.
+test: lint ## Every check and every test there is.
+	@$(SETUP) redis java dynamodb-local
+	$(CARGO) build --locked --workspace --bins
+	$(CARGO) test --locked --workspace --doc
+	$(CARGO) test --locked --workspace --lib --bins --tests
+
+# The advisories are a database on the network: where it cannot be had, the rest is still checked.
+lint: ## Formatting, clippy, licences and advisories of dependencies, shell scripts.
+	@$(SETUP) compiler cargo-deny shellcheck
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(DENY) --workspace check --hide-inclusion-graph bans licenses sources
+	@if $(DENY) fetch db >/dev/null 2>&1; then $(DENY) --workspace check --hide-inclusion-graph advisories; \
+	else echo 'the advisory database cannot be fetched: advisories are NOT checked'; fi
+	shellcheck sandbox/setup.sh .ci/run
+
+fmt: ## Format the code.
+	$(CARGO) fmt --all

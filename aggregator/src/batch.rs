@@ -1,0 +1,185 @@
+//! Changes become batches: each batch holds changes of one bucket of keys and becomes one frame. Pure.
+//!
+//! A batch closes by bytes, by count or by age, whichever comes first.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use warmcast_proto::change::Change;
+use warmcast_proto::frame::FrameBuilder;
+use warmcast_proto::key::bucket;
+
+use crate::config::BatchConfig;
+
+/// A closed batch: its frame is not yet finished.
+pub struct Batch<A> {
+    /// The bucket that all its keys are in.
+    pub bucket: u32,
+    /// The changes, in the order in which they came.
+    pub frame: FrameBuilder,
+    /// Their acks.
+    pub acks: Vec<A>,
+}
+
+/// Open batches by bucket.
+pub struct Batcher<A> {
+    config: BatchConfig,
+    open: BTreeMap<u32, Open<A>>,
+    /// The open batches by when they are due; a batch's number tells those due at the same time apart.
+    due: BTreeMap<(Instant, u64), u32>,
+    opened: u64,
+}
+
+struct Open<A> {
+    batch: Batch<A>,
+    due: (Instant, u64),
+}
+
+impl<A> Batcher<A> {
+    /// Nothing open.
+    pub fn new(config: BatchConfig) -> Self {
+        Self { config, open: BTreeMap::new(), due: BTreeMap::new(), opened: 0 }
+    }
+
+    /// Adds a change. Returns the batch that had to close to make room for it, if any.
+    ///
+    /// The change must fit a frame by itself ([`warmcast_proto::frame::change_len`]).
+    pub fn push(&mut self, change: &Change, ack: A, now: Instant) -> Option<Batch<A>> {
+        let bucket = bucket(&change.table, &change.key, self.config.buckets);
+        let full = self.open.get(&bucket).is_some_and(|open| {
+            open.batch.acks.len() >= self.config.changes_max
+                || open.batch.frame.len_with(change) > self.config.body_bytes_max
+        });
+        let closed = if full { self.close(bucket) } else { None };
+        let open = self.open.entry(bucket).or_insert_with(|| {
+            self.opened += 1;
+            let due = (now + self.config.linger, self.opened);
+            self.due.insert(due, bucket);
+            Open { batch: Batch { bucket, frame: FrameBuilder::new(), acks: Vec::new() }, due }
+        });
+        open.batch.frame.push(change);
+        open.batch.acks.push(ack);
+        closed
+    }
+
+    /// Closes the batch that has been due for longest, if any is due.
+    pub fn pop_due(&mut self, now: Instant) -> Option<Batch<A>> {
+        let (&(due, _), &bucket) = self.due.first_key_value()?;
+        if due > now { None } else { self.close(bucket) }
+    }
+
+    /// When the next batch is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.first_key_value().map(|(&(due, _), _)| due)
+    }
+
+    /// Closes any batch: for the end.
+    pub fn pop(&mut self) -> Option<Batch<A>> {
+        let (_, &bucket) = self.due.first_key_value()?;
+        self.close(bucket)
+    }
+
+    fn close(&mut self, bucket: u32) -> Option<Batch<A>> {
+        let open = self.open.remove(&bucket)?;
+        self.due.remove(&open.due);
+        Some(open.batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use std::time::Duration;
+    use warmcast_proto::change::ChangeKind;
+    use warmcast_proto::frame::{Compression, Compressor, change_len, decode};
+    use warmcast_proto::key::Buckets;
+    use warmcast_proto::position::Position;
+    use warmcast_proto::sequence::Sequence;
+
+    const BODY_BYTES_MAX: usize = 1_000;
+    const CHANGES_MAX: usize = 5;
+
+    fn config() -> BatchConfig {
+        BatchConfig {
+            buckets: Buckets::new(4).unwrap(),
+            linger: Duration::from_millis(50),
+            body_bytes_max: BODY_BYTES_MAX,
+            changes_max: CHANGES_MAX,
+            compression: Compression::None,
+        }
+    }
+
+    fn change(key: u8, sequence: usize, payload: usize) -> Change {
+        let sequence: Sequence = sequence.to_string().parse().unwrap();
+        Change {
+            table: "profiles".into(),
+            key: vec![key].into(),
+            position: Position::new(1, sequence).unwrap(),
+            kind: ChangeKind::Put,
+            created_ms: 1,
+            payload: Bytes::from(vec![7; payload]),
+        }
+    }
+
+    fn changes(mut batch: Batch<usize>) -> (u32, Vec<Change>, Vec<usize>) {
+        let frame = batch.frame.finish(&mut Compressor::new(Compression::None).unwrap()).unwrap();
+        let changes = decode(frame, 1 << 20).unwrap().into_iter().map(Result::unwrap).collect();
+        (batch.bucket, changes, batch.acks)
+    }
+
+    #[test]
+    fn a_batch_waits_no_longer_than_the_linger_after_its_first_change() {
+        let start = Instant::now();
+        let mut batcher = Batcher::new(config());
+        assert_eq!(batcher.next_due(), None);
+        assert!(batcher.push(&change(1, 1, 10), 0, start).is_none());
+        let later = start + Duration::from_millis(30);
+        assert!(batcher.push(&change(1, 2, 10), 1, later).is_none());
+        assert_eq!(batcher.next_due(), Some(start + Duration::from_millis(50)));
+        assert!(batcher.pop_due(start + Duration::from_millis(49)).is_none());
+        assert_eq!(changes(batcher.pop_due(start + Duration::from_millis(50)).unwrap()).2, [0, 1]);
+        assert_eq!(batcher.next_due(), None);
+    }
+
+    proptest! {
+        /// Nothing is lost or doubled, bounds hold, a bucket is a bucket, and a key's changes keep their order.
+        #[test]
+        fn every_change_is_in_one_batch_of_its_bucket_in_order(
+            input in prop::collection::vec((0u8..10, 0usize..900, 0u64..30), 1..100)
+        ) {
+            let mut now = Instant::now();
+            let mut batcher = Batcher::new(config());
+            let mut batches = Vec::new();
+            for (i, &(key, payload, wait_ms)) in input.iter().enumerate() {
+                now += Duration::from_millis(wait_ms);
+                while let Some(batch) = batcher.pop_due(now) {
+                    batches.push(batch);
+                }
+                prop_assert!(batcher.next_due().is_none_or(|due| due > now));
+                let change = change(key, i, payload);
+                prop_assert!(change_len(&change) <= BODY_BYTES_MAX);
+                batches.extend(batcher.push(&change, i, now));
+            }
+            batches.extend(std::iter::from_fn(|| batcher.pop()));
+            let mut seen = Vec::new();
+            for batch in batches {
+                prop_assert!(batch.frame.body_len() <= BODY_BYTES_MAX);
+                let (number, changes, acks) = changes(batch);
+                prop_assert!(acks.len() <= CHANGES_MAX && acks.len() == changes.len());
+                for (change, &ack) in changes.iter().zip(&acks) {
+                    prop_assert_eq!(bucket(&change.table, &change.key, config().buckets), number);
+                    prop_assert_eq!(change.position.sequence().to_string(), ack.to_string());
+                }
+                seen.extend(acks);
+            }
+            for key in 0u8..10 {
+                let of_key: Vec<usize> = seen.iter().copied().filter(|&i| input[i].0 == key).collect();
+                prop_assert!(of_key.is_sorted(), "key {} out of order: {:?}", key, of_key);
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..input.len()).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The aggregator's configuration; `config/aggregator.toml` has every key with a comment.
+
+use std::time::Duration;
+
+use warmcast_common::config::{Section, ServiceConfig};
+use warmcast_common::consumer::WorkerConfig;
+use warmcast_common::consumer::store::StateConfig;
+use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
+use warmcast_common::dead_letter::DeadLetterConfig;
+use warmcast_common::limits::FRAME_BYTES_MAX;
+use warmcast_common::telemetry::LogConfig;
+use warmcast_proto::frame::{Compression, HEADER_LEN};
+use warmcast_proto::key::Buckets;
+
+/// The idle poll bound that suits DynamoDB Streams: idle polls are billed, and a bidder can wait this long.
+const IDLE_POLL_MAX_MS: u64 = 500;
+const BUCKETS_DEFAULT: u32 = 256;
+const BUCKETS_MAX: u32 = 1 << 16;
+
+/// Everything the aggregator is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This process' name in the fleet; the same after a restart.
+    pub worker_id: String,
+    /// The master region's DynamoDB: tables, and the state table.
+    pub dynamodb: ServiceConfig,
+    /// The master region's DynamoDB Streams.
+    pub streams: ServiceConfig,
+    /// Where leases and checkpoints are.
+    pub state: StateConfig,
+    /// How it works in the fleet.
+    pub worker: WorkerConfig,
+    /// The tables to tail.
+    pub tables: Vec<TableConfig>,
+    /// The regions to feed.
+    pub regions: Vec<RegionConfig>,
+    /// How changes are batched.
+    pub batch: BatchConfig,
+    /// How much may be read and not yet in every region, in bytes.
+    pub queue_bytes_max: usize,
+    /// Where records go that cannot be used.
+    pub dead_letters: DeadLetterConfig,
+    /// How long a stop may take.
+    pub shutdown_deadline: Duration,
+    /// How it logs.
+    pub log: LogConfig,
+}
+
+/// `[tables.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableConfig {
+    /// The table's name.
+    pub name: String,
+    /// Whether a stream that was never read is begun with its oldest record, or with what comes from now on.
+    pub from_trim_horizon: bool,
+}
+
+/// `[regions.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionConfig {
+    /// The region's name, for logs.
+    pub name: String,
+    /// Its Kinesis stream.
+    pub stream: String,
+    /// How its Kinesis is reached.
+    pub kinesis: ServiceConfig,
+    /// PutRecords calls that may be under way at a time.
+    pub puts_in_flight_max: usize,
+}
+
+/// `[batch]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// How many buckets keys are hashed into.
+    pub buckets: Buckets,
+    /// The longest a change waits for others.
+    pub linger: Duration,
+    /// Bytes of a frame's body before compression.
+    pub body_bytes_max: usize,
+    /// Changes of a frame.
+    pub changes_max: usize,
+    /// How frames are compressed.
+    pub compression: Compression,
+}
+
+impl DaemonConfig for Config {
+    fn read(mut root: Section) -> Self {
+        let mut dynamodb_section = root.section("dynamodb");
+        let dynamodb = ServiceConfig::read(&mut dynamodb_section);
+        let streams_endpoint = dynamodb_section.http_url("streams_endpoint");
+        dynamodb_section.finish();
+        let streams = ServiceConfig {
+            endpoint: streams_endpoint.or_else(|| dynamodb.endpoint.clone()),
+            ..dynamodb.clone()
+        };
+        let worker_id = root.text("worker_id").unwrap_or_else(host_name);
+        let tables =
+            root.named_sections("tables").into_iter().map(|(name, s)| TableConfig::read(name, s)).collect();
+        let regions =
+            root.named_sections("regions").into_iter().map(|(name, s)| RegionConfig::read(name, s)).collect();
+        let mut queue = root.section("queue");
+        let queue_bytes_max = queue.size("bytes_max", 16 << 20..=(4 << 30) - 1, 256 << 20);
+        queue.finish();
+        let config = Self {
+            worker_id,
+            dynamodb,
+            streams,
+            state: StateConfig::read(root.section("state"), "warmcast-aggregator"),
+            worker: WorkerConfig::read(root.section("worker"), IDLE_POLL_MAX_MS),
+            tables,
+            regions,
+            batch: BatchConfig::read(root.section("batch")),
+            queue_bytes_max,
+            dead_letters: DeadLetterConfig::read(
+                root.section("dead_letters"),
+                "/var/lib/warmcast/aggregator/dead-letters",
+            ),
+            shutdown_deadline: read_shutdown(root.section("shutdown")),
+            log: LogConfig::read(root.section("log")),
+        };
+        root.finish();
+        config
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn shutdown_deadline(&self) -> Duration {
+        self.shutdown_deadline
+    }
+}
+
+impl TableConfig {
+    fn read(name: String, mut section: Section) -> Self {
+        let starts = [("trim-horizon", true), ("latest", false)];
+        let config = Self { name, from_trim_horizon: section.choice("initial_position", &starts, true) };
+        section.finish();
+        config
+    }
+}
+
+impl RegionConfig {
+    fn read(name: String, mut section: Section) -> Self {
+        let mut kinesis_section = section.section("kinesis");
+        let mut kinesis = ServiceConfig::read(&mut kinesis_section);
+        kinesis_section.finish();
+        kinesis.region.get_or_insert_with(|| name.clone());
+        let config = Self {
+            name,
+            stream: section.required_text("stream"),
+            kinesis,
+            puts_in_flight_max: section.size("puts_in_flight_max", 1..=64, 4),
+        };
+        section.finish();
+        config
+    }
+}
+
+impl BatchConfig {
+    fn read(mut section: Section) -> Self {
+        let buckets = section.integer("buckets", 1..=u64::from(BUCKETS_MAX), u64::from(BUCKETS_DEFAULT));
+        let buckets = u32::try_from(buckets).unwrap_or(BUCKETS_DEFAULT);
+        let buckets = Buckets::new(buckets).unwrap_or_else(|_| {
+            section.note("buckets", format!("must be a power of two, found {buckets}"));
+            Buckets::ONE
+        });
+        let kinds = ["none", "lz4", "zstd"].map(|kind| (kind, kind));
+        let compression = section.choice("compression", &kinds, "zstd");
+        let level = section.integer("zstd_level", 1..=19, 3);
+        let config = Self {
+            buckets,
+            linger: section.duration_ms("linger_ms", 0..=60_000, 50),
+            body_bytes_max: section.size(
+                "body_bytes_max",
+                64 << 10..=FRAME_BYTES_MAX - HEADER_LEN,
+                FRAME_BYTES_MAX - HEADER_LEN,
+            ),
+            changes_max: section.size("changes_max", 1..=10_000, 1_000),
+            compression: match compression {
+                "none" => Compression::None,
+                "lz4" => Compression::Lz4,
+                _ => Compression::Zstd { level: i32::try_from(level).unwrap_or(3) },
+            },
+        };
+        section.finish();
+        config
+    }
+}

@@ -1,0 +1,101 @@
+//! Where records leave their shard: each becomes a change on its way to the batcher, or a dead letter.
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodbstreams::types::Record;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use warmcast_common::consumer::{Ack, Delivery, Processor, SequenceNumber};
+use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
+use warmcast_proto::change::{Change, ChangeKind};
+use warmcast_proto::frame::change_len;
+
+use crate::change::{ChangeMaker, Undecodable};
+use crate::stats::Stats;
+
+/// A change on its way.
+#[derive(Debug)]
+pub struct Pending {
+    /// The change.
+    pub change: Change,
+    /// Done when every region has it.
+    pub ack: Ack,
+}
+
+/// Hands the records of one table's stream on.
+#[derive(Debug)]
+pub struct Intake {
+    /// How its changes are made.
+    pub maker: ChangeMaker,
+    /// What a frame's body can hold at most.
+    pub body_bytes_max: usize,
+    /// The batcher.
+    pub batcher: mpsc::Sender<Vec<Pending>>,
+    /// Where records go that cannot be used.
+    pub dead_letters: Arc<DeadLetters>,
+    /// What is counted.
+    pub stats: Arc<Stats>,
+}
+
+impl Processor for Intake {
+    type Record = Record;
+
+    async fn process(&self, stream: &str, shard: &str, deliveries: Vec<Delivery<Record>>) {
+        Stats::add(&self.stats.records_read, deliveries.len());
+        let mut pending = Vec::with_capacity(deliveries.len());
+        for Delivery { record, ack } in deliveries {
+            match self.maker.make(&record.body, record.created_ms) {
+                Ok(change) => pending.push(Pending { change: self.fit(change), ack }),
+                Err(undecodable) => {
+                    self.set_aside(stream, shard, record.sequence.as_ref(), &record.body, &undecodable);
+                    match undecodable.invalidation {
+                        Some(change) => pending.push(Pending { change: *change, ack }),
+                        None => ack.done(),
+                    }
+                }
+            }
+        }
+        if !pending.is_empty() {
+            // The batcher outlives the shards; were it gone, the dropped acks would have the records read again.
+            let _batcher_gone = self.batcher.send(pending).await;
+        }
+    }
+}
+
+impl Intake {
+    /// A change that no frame can hold becomes an invalidation: a miss is always safe. DynamoDB's items have at
+    /// most 400 KB, so only extreme ones (hundreds of thousands of tiny numbers) get there.
+    fn fit(&self, change: Change) -> Change {
+        if change_len(&change) <= self.body_bytes_max {
+            return change;
+        }
+        Stats::add(&self.stats.oversize, 1);
+        tracing::warn!(
+            table = &*change.table,
+            position = ?change.position,
+            bytes = change.payload.len(),
+            bytes_max = self.body_bytes_max,
+            "item too large for a frame: sent as an invalidation, so that readers go to the master"
+        );
+        Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change }
+    }
+
+    fn set_aside(
+        &self,
+        stream: &str,
+        shard: &str,
+        sequence: Option<&SequenceNumber>,
+        record: &Record,
+        undecodable: &Undecodable,
+    ) {
+        Stats::add(&self.stats.dead_letters, 1);
+        self.dead_letters.set_aside(&DeadLetter {
+            stream,
+            shard: Some(shard),
+            sequence: sequence.map(SequenceNumber::as_str),
+            reason: &undecodable.reason.to_string(),
+            bytes: format!("{record:?}").as_bytes(),
+            form: "stream-record-text",
+        });
+    }
+}

@@ -1,0 +1,24 @@
+//! DynamoDB Streams in, one Kinesis stream per region out.
+//!
+//! The modules stand in the order in which an update meets them:
+//!
+//! ```text
+//! source ─StreamRecord+Ack→ change ─Change+Ack→ batch ─Batch→ fanout ─one copy per region→ region ─frame→ Kinesis
+//! ```
+//!
+//! [`run`] wires them. A change is done, and its shard's checkpoint may pass it, when the Kinesis stream of
+//! every region has it.
+
+pub mod config;
+pub mod stats;
+pub mod table;
+pub mod source;
+pub mod change;
+pub mod intake;
+pub mod batch;
+pub mod fanout;
+pub mod region;
+pub mod run;
+
+pub use config::Config;
+pub use run::run;

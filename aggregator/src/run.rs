@@ -1,0 +1,181 @@
+//! The aggregator's wiring, in the order in which an update flows.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use warmcast_common::aws::sdk_config;
+use warmcast_common::consumer::store::StateStore;
+use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Lags, Worker};
+use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::retry::until_ok;
+
+use crate::change::ChangeMaker;
+use crate::config::{Config, RegionConfig, TableConfig};
+use crate::fanout;
+use crate::intake::{Intake, Pending};
+use crate::region::Producer;
+use crate::source::DynamoDbStream;
+use crate::stats::Stats;
+use crate::table::{TableError, TableStream, find_stream};
+
+/// Pages of changes that may wait for the batcher. The byte budget bounds what they weigh.
+const INTAKE_PAGES_MAX: usize = 64;
+/// Frames that may wait for one region. The byte budget bounds what they weigh.
+const REGION_FRAMES_MAX: usize = 1_024;
+
+/// Runs the aggregator until `shutdown`, then drains.
+///
+/// # Errors
+/// When it cannot start, or must not go on.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
+    let dead_letters = Arc::new(DeadLetters::open(&config.dead_letters)?);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
+    let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);
+    refuse_unusable_tables(&dynamodb, &config.tables).await?;
+    let store = StateStore::new(dynamodb.clone(), &config.state.table);
+    let announce = Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone());
+    let Some(worker) = shutdown.run_until_cancelled(announce).await else { return Ok(()) };
+    let worker = Arc::new(worker);
+    let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
+    let budget = ByteBudget::new(config.queue_bytes_max);
+
+    let (to_batcher, from_intake) = mpsc::channel(INTAKE_PAGES_MAX);
+    let mut tailing = JoinSet::new();
+    for table in config.tables.clone() {
+        let tail = Tail {
+            table,
+            dynamodb: dynamodb.clone(),
+            streams: streams.clone(),
+            worker: Arc::clone(&worker),
+            budget: budget.clone(),
+            lags: lags.clone(),
+            batcher: to_batcher.clone(),
+            body_bytes_max: config.batch.body_bytes_max,
+            dead_letters: Arc::clone(&dead_letters),
+            stats: Arc::clone(&stats),
+        };
+        tailing.spawn(tail.run(shutdown.clone()));
+    }
+    // The batcher ends when the last table's sender is gone, the producers when the batcher's are.
+    drop(to_batcher);
+    let mut sending = JoinSet::new();
+    let mut to_regions = Vec::new();
+    for region in &config.regions {
+        let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
+        to_regions.push(to_region);
+        let producer = producer(region, &config, &dead_letters, &stats).await;
+        let puts_in_flight_max = region.puts_in_flight_max;
+        sending.spawn(async move {
+            producer.check_stream().await;
+            producer.run(from_fanout, puts_in_flight_max).await;
+            Ok(())
+        });
+    }
+    sending.spawn(fanout::run(config.batch, from_intake, to_regions));
+
+    // The heartbeat goes on while the shards drain: their leases are held until they are released.
+    let drained = CancellationToken::new();
+    let working = async {
+        while let Some(ended) = tailing.join_next().await {
+            ended.context("table task")?;
+        }
+        while let Some(ended) = sending.join_next().await {
+            ended.context("sending task")?.context("build frames")?;
+        }
+        drained.cancel();
+        if shutdown.is_cancelled() { Ok(()) } else { Err(anyhow!("every table's task ended")) }
+    };
+    let beating = async { worker.beat(&drained).await.context("heartbeat") };
+    let logging = async {
+        stats.log(config.log.stats_interval, &lags, &budget, &drained).await;
+        Ok(())
+    };
+    tokio::try_join!(working, beating, logging)?;
+    tracing::info!("drained");
+    Ok(())
+}
+
+/// A table whose stream can never serve us stops the start, so that a wrong deployment shows at once. Every such
+/// table is reported. What may heal by itself is left to [`Tail`].
+async fn refuse_unusable_tables(
+    dynamodb: &aws_sdk_dynamodb::Client,
+    tables: &[TableConfig],
+) -> Result<(), anyhow::Error> {
+    let mut unusable = Vec::new();
+    for table in tables {
+        if let Err(error) = find_stream(dynamodb, &table.name).await
+            && error.is_permanent()
+        {
+            unusable.push(error.to_string());
+        }
+    }
+    if unusable.is_empty() { Ok(()) } else { Err(anyhow!(unusable.join("; "))) }
+}
+
+async fn producer(
+    region: &RegionConfig,
+    config: &Config,
+    dead_letters: &Arc<DeadLetters>,
+    stats: &Arc<Stats>,
+) -> Producer {
+    Producer {
+        client: aws_sdk_kinesis::Client::new(&sdk_config(&region.kinesis).await),
+        region: region.name.as_str().into(),
+        stream: region.stream.as_str().into(),
+        buckets: config.batch.buckets,
+        dead_letters: Arc::clone(dead_letters),
+        stats: Arc::clone(stats),
+    }
+}
+
+/// Tails one table.
+struct Tail {
+    table: TableConfig,
+    dynamodb: aws_sdk_dynamodb::Client,
+    streams: aws_sdk_dynamodbstreams::Client,
+    worker: Arc<Worker>,
+    budget: ByteBudget,
+    lags: Lags,
+    batcher: mpsc::Sender<Vec<Pending>>,
+    body_bytes_max: usize,
+    dead_letters: Arc<DeadLetters>,
+    stats: Arc<Stats>,
+}
+
+impl Tail {
+    /// Finds the table's stream, however long that takes, and consumes it until `shutdown`.
+    async fn run(self, shutdown: CancellationToken) {
+        let Some((found, generation)) = shutdown.run_until_cancelled(self.find()).await else { return };
+        tracing::info!(table = found.table, stream = found.stream_arn, generation, "tailing table");
+        let intake = Intake {
+            maker: ChangeMaker::new(&found.table, generation, found.key),
+            body_bytes_max: self.body_bytes_max,
+            batcher: self.batcher,
+            dead_letters: self.dead_letters,
+            stats: self.stats,
+        };
+        let consumer = Consumer::new(
+            DynamoDbStream::new(self.streams, found.stream_arn),
+            Arc::new(intake),
+            self.worker,
+            self.budget,
+            self.lags,
+            ConsumerConfig { from_trim_horizon: self.table.from_trim_horizon },
+        );
+        consumer.run(shutdown).await;
+    }
+
+    /// A table that cannot be tailed must not hold up the others: it is tried until it can.
+    async fn find(&self) -> (TableStream, u32) {
+        until_ok(&format!("table {}", self.table.name), || self.try_find()).await
+    }
+
+    async fn try_find(&self) -> Result<(TableStream, u32), TableError> {
+        let found = find_stream(&self.dynamodb, &self.table.name).await?;
+        let generation = self.worker.store().generation(&found.table, &found.stream_arn).await?;
+        Ok((found, generation))
+    }
+}

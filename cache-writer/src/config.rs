@@ -1,0 +1,149 @@
+//! The cache-writer's configuration; `config/cache-writer.toml` has every key with a comment.
+
+use std::time::Duration;
+
+use warmcast_cache::{Address, CacheConfig, Secret};
+use warmcast_common::config::{Section, ServiceConfig};
+use warmcast_common::consumer::WorkerConfig;
+use warmcast_common::consumer::store::StateConfig;
+use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
+use warmcast_common::dead_letter::DeadLetterConfig;
+use warmcast_common::limits::KINESIS_PAGE_BYTES_MAX;
+use warmcast_common::telemetry::LogConfig;
+use warmcast_proto::frame::FRAME_BODY_BYTES_MAX;
+
+/// Kinesis polls cost nothing by themselves, and five a second are allowed.
+const IDLE_POLL_MAX_MS: u64 = 250;
+
+/// Everything the cache-writer is told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This process' name in the fleet; the same after a restart.
+    pub worker_id: String,
+    /// The stream to read.
+    pub kinesis: KinesisConfig,
+    /// The DynamoDB that has the state table.
+    pub dynamodb: ServiceConfig,
+    /// Where leases and checkpoints are.
+    pub state: StateConfig,
+    /// How it works in the fleet.
+    pub worker: WorkerConfig,
+    /// The region's cache.
+    pub redis: CacheConfig,
+    /// How many reducers apply changes side by side.
+    pub reducers: usize,
+    /// How much may be held, in bytes.
+    pub queue: QueueConfig,
+    /// Where records go that cannot be used.
+    pub dead_letters: DeadLetterConfig,
+    /// How long a stop may take.
+    pub shutdown_deadline: Duration,
+    /// How it logs.
+    pub log: LogConfig,
+}
+
+/// `[kinesis]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KinesisConfig {
+    /// The stream's name.
+    pub stream: String,
+    /// How it is reached.
+    pub service: ServiceConfig,
+    /// Whether a stream that was never read is begun with its oldest record, or with what comes from now on.
+    pub from_trim_horizon: bool,
+}
+
+/// `[queue]`. Two budgets, because a frame is inflated while its record is held: a frame that waited for bytes
+/// that only records like itself can free would wait for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Records read and not yet applied.
+    pub read_bytes_max: usize,
+    /// Frames inflated and not yet applied.
+    pub inflated_bytes_max: usize,
+}
+
+impl DaemonConfig for Config {
+    fn read(mut root: Section) -> Self {
+        let mut dynamodb_section = root.section("dynamodb");
+        let dynamodb = ServiceConfig::read(&mut dynamodb_section);
+        dynamodb_section.finish();
+        let mut reducers = root.section("reducers");
+        let reducer_count = reducers.size("count", 1..=1_024, 8);
+        reducers.finish();
+        let config = Self {
+            worker_id: root.text("worker_id").unwrap_or_else(host_name),
+            kinesis: KinesisConfig::read(root.section("kinesis")),
+            dynamodb,
+            state: StateConfig::read(root.section("state"), "warmcast-cache-writer"),
+            worker: WorkerConfig::read(root.section("worker"), IDLE_POLL_MAX_MS),
+            redis: read_redis(root.section("redis")),
+            reducers: reducer_count,
+            queue: QueueConfig::read(root.section("queue")),
+            dead_letters: DeadLetterConfig::read(
+                root.section("dead_letters"),
+                "/var/lib/warmcast/cache-writer/dead-letters",
+            ),
+            shutdown_deadline: read_shutdown(root.section("shutdown")),
+            log: LogConfig::read(root.section("log")),
+        };
+        root.finish();
+        config
+    }
+
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn shutdown_deadline(&self) -> Duration {
+        self.shutdown_deadline
+    }
+}
+
+impl KinesisConfig {
+    fn read(mut section: Section) -> Self {
+        let starts = [("trim-horizon", true), ("latest", false)];
+        let config = Self {
+            stream: section.required_text("stream"),
+            service: ServiceConfig::read(&mut section),
+            from_trim_horizon: section.choice("initial_position", &starts, true),
+        };
+        section.finish();
+        config
+    }
+}
+
+impl QueueConfig {
+    fn read(mut section: Section) -> Self {
+        let gib4 = (4 << 30) - 1;
+        let config = Self {
+            read_bytes_max: section.size("read_bytes_max", KINESIS_PAGE_BYTES_MAX..=gib4, 128 << 20),
+            inflated_bytes_max: section.size("inflated_bytes_max", FRAME_BODY_BYTES_MAX..=gib4, 256 << 20),
+        };
+        section.finish();
+        config
+    }
+}
+
+fn read_redis(mut section: Section) -> CacheConfig {
+    let nowhere = || CacheConfig::new(Address::Tcp { host: String::new(), port: 0 });
+    let url = section.required_text("url");
+    let mut cache = CacheConfig::from_url(&url).unwrap_or_else(|error| {
+        if !url.is_empty() {
+            section.note("url", error.to_string());
+        }
+        nowhere()
+    });
+    // Beside the URL, so that they can come from the environment alone.
+    cache.username = section.text("username").or(cache.username);
+    cache.password = section.secret("password").map(|secret| Secret::new(secret.expose())).or(cache.password);
+    cache.key_prefix = section.text_even_empty("key_prefix").unwrap_or_default();
+    cache.connections = section.size("connections", 1..=64, cache.connections);
+    cache.connect_timeout = section.duration_ms("connect_timeout_ms", 10..=60_000, 1_000);
+    cache.response_timeout = section.duration_ms("response_timeout_ms", 10..=60_000, 2_000);
+    cache.pipeline_entries_max = section.size("pipeline_entries_max", 1..=10_000, cache.pipeline_entries_max);
+    let live_ttl_ms = section.integer("live_ttl_ms", 0..=u64::MAX >> 2, 0);
+    cache.live_ttl = (live_ttl_ms > 0).then(|| Duration::from_millis(live_ttl_ms));
+    section.finish();
+    cache
+}

@@ -1,0 +1,20 @@
+//! Kinesis in, Redis out.
+//!
+//! The modules stand in the order in which an update meets them:
+//!
+//! ```text
+//! source ─KinesisRecord+Ack→ unpack ─Change+Ack→ reducer ─newest per key→ apply (CAS) → Redis
+//! ```
+//!
+//! [`run`] wires them. A change is done, and its shard's checkpoint may pass it, when the cache has it or has
+//! something newer.
+
+pub mod config;
+pub mod stats;
+pub mod source;
+pub mod unpack;
+pub mod reducer;
+pub mod run;
+
+pub use config::Config;
+pub use run::run;

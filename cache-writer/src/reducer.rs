@@ -1,0 +1,220 @@
+//! Reducers: changes of one key, in order, only the newest of them applied.
+//!
+//! A reducer takes whatever waits for it, keeps the newest change of each key, applies these in one call, and
+//! acks them together with the ones they replaced. While a call is under way the next changes gather, so
+//! batches grow with the load, and an idle reducer applies at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use warmcast_cache::{Applier, ApplyError, Outcome, Refusal};
+use warmcast_common::consumer::Ack;
+use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
+use warmcast_common::retry::Backoff;
+use warmcast_common::telemetry::LogLimiter;
+use warmcast_proto::change::{Change, ChangeKind};
+use warmcast_proto::frame::{Compression, Compressor, FrameBuilder};
+
+use crate::stats::Stats;
+use crate::unpack::Routed;
+
+/// Changes that one call applies at most. The server takes some 100,000 a second and connection, so a call is
+/// far from its deadline.
+const CHANGES_MAX: usize = 2_048;
+
+/// Pauses between tries while the cache cannot be reached: short, because bidders wait for fresh entries.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// Applies the changes of its keys.
+#[derive(Clone)]
+pub struct Reducer {
+    /// The cache.
+    pub applier: Applier,
+    /// The stream's name, for dead letters.
+    pub stream: Arc<str>,
+    /// Where changes go that the cache will never take.
+    pub dead_letters: Arc<DeadLetters>,
+    /// What is counted.
+    pub stats: Arc<Stats>,
+}
+
+/// The newest change of a key, with the acks of all that it stands for.
+#[derive(Debug)]
+struct Newest<A> {
+    change: Change,
+    acks: Vec<A>,
+    /// The cache refused the change; this is the invalidation that stands for it.
+    refused: bool,
+}
+
+impl Reducer {
+    /// Applies what comes from `changes` until it closes and all is applied.
+    pub async fn run(self, mut changes: mpsc::Receiver<Vec<Routed>>) {
+        while let Some(mut routed) = changes.recv().await {
+            while routed.len() < CHANGES_MAX
+                && let Ok(more) = changes.try_recv()
+            {
+                routed.extend(more);
+            }
+            let received = routed.len();
+            let newest = newest_of_each_key(routed.into_iter().map(|Routed { change, ack }| (change, ack)));
+            Stats::add(&self.stats.changes_coalesced, received - newest.len());
+            self.apply_all(newest).await;
+        }
+    }
+
+    /// Applies until the cache has answered for each change. What it cannot answer now is applied again.
+    async fn apply_all(&self, mut pending: Vec<Newest<Ack>>) {
+        let (mut pauses, mut complaints) = (Backoff::new(RETRY_FIRST, RETRY_MAX), LogLimiter::default());
+        loop {
+            let changes: Vec<Change> = pending.iter().map(|newest| newest.change.clone()).collect();
+            let answers = self.applier.apply(&changes).await;
+            let mut again = Vec::new();
+            let mut unavailable = None;
+            for (newest, answer) in pending.into_iter().zip(answers) {
+                match answer {
+                    Ok(outcome) => self.settled(newest, outcome),
+                    Err(ApplyError::Refused { refusal, .. }) => again.extend(self.refused(newest, &refusal)),
+                    // Dropping the acks has the shard's lease proven and its records read again: a writer that was
+                    // paused past its deadline may have lost the lease.
+                    Err(error @ ApplyError::PastDeadline { .. }) => {
+                        tracing::warn!(position = ?newest.change.position, %error, "its shard is read again");
+                    }
+                    Err(error @ ApplyError::Unavailable { .. }) => {
+                        unavailable = Some(error);
+                        again.push(newest);
+                    }
+                }
+            }
+            if again.is_empty() {
+                return;
+            }
+            if let Some(error) = unavailable {
+                Stats::add(&self.stats.retries, again.len());
+                if let Some(repeats) = complaints.due(Instant::now()) {
+                    tracing::warn!(%error, changes = again.len(), repeats, "changes are applied again until the cache takes them");
+                }
+                tokio::time::sleep(pauses.next_pause()).await;
+            }
+            pending = again;
+        }
+    }
+
+    fn settled(&self, newest: Newest<Ack>, outcome: Outcome) {
+        let counter = match outcome {
+            Outcome::Applied => &self.stats.changes_applied,
+            Outcome::Stale => &self.stats.changes_stale,
+            Outcome::TooOld => &self.stats.changes_too_old,
+        };
+        Stats::add(counter, 1);
+        newest.acks.into_iter().for_each(Ack::done);
+    }
+
+    /// A change that the cache will never take is set aside, and its key is invalidated instead, which is always
+    /// safe. If even that is refused, the key holds something that is not ours: readers cannot take it for an
+    /// entry either.
+    fn refused(&self, newest: Newest<Ack>, refusal: &Refusal) -> Option<Newest<Ack>> {
+        let Newest { change, acks, refused } = newest;
+        if refused {
+            acks.into_iter().for_each(Ack::done);
+            return None;
+        }
+        Stats::add(&self.stats.changes_failed, 1);
+        Stats::add(&self.stats.dead_letters, 1);
+        self.dead_letters.set_aside(&DeadLetter {
+            stream: &self.stream,
+            shard: None,
+            sequence: Some(&change.position.sequence().to_string()),
+            reason: &refusal.to_string(),
+            bytes: &frame_of(&change),
+            form: "frame",
+        });
+        let change = Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change };
+        Some(Newest { change, acks, refused: true })
+    }
+}
+
+/// The newest change of each key, in the order in which the keys first came, with the acks of all its changes.
+fn newest_of_each_key<A>(changes: impl Iterator<Item = (Change, A)>) -> Vec<Newest<A>> {
+    let mut newest: Vec<Newest<A>> = Vec::new();
+    let mut by_key: HashMap<(Arc<str>, Bytes), usize> = HashMap::new();
+    for (change, ack) in changes {
+        let index = *by_key.entry((change.table.clone(), change.key.clone())).or_insert(newest.len());
+        match newest.get_mut(index) {
+            None => newest.push(Newest { change, acks: vec![ack], refused: false }),
+            Some(held) => {
+                if change.position > held.change.position {
+                    held.change = change;
+                }
+                held.acks.push(ack);
+            }
+        }
+    }
+    newest
+}
+
+/// The change in a frame of its own, for its dead letter.
+fn frame_of(change: &Change) -> Bytes {
+    let mut frame = FrameBuilder::new();
+    frame.push(change);
+    Compressor::new(Compression::None).and_then(|mut none| frame.finish(&mut none)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use warmcast_proto::frame::decode;
+    use warmcast_proto::position::Position;
+
+    fn change(table: &str, key: u8, sequence: u32) -> Change {
+        Change {
+            table: table.into(),
+            key: vec![key].into(),
+            position: Position::new(1, sequence.to_string().parse().unwrap()).unwrap(),
+            kind: ChangeKind::Put,
+            created_ms: 1,
+            payload: sequence.to_string().into(),
+        }
+    }
+
+    proptest! {
+        /// Whatever the order of delivery, what is applied is what a sequential application would leave, and
+        /// every ack is carried by exactly one change of its own key.
+        #[test]
+        fn the_newest_of_each_key_stands_for_all_of_its_changes(
+            input in prop::collection::vec((prop::bool::ANY, 0u8..5, 0u32..20), 0..60)
+        ) {
+            let table = |second: &bool| if *second { "other" } else { "profiles" };
+            let changes: Vec<Change> = input.iter().map(|(t, key, n)| change(table(t), *key, *n)).collect();
+            let mut expected = BTreeMap::new();
+            for change in &changes {
+                let held = expected.entry((change.table.clone(), change.key.clone())).or_insert(change.position);
+                *held = (*held).max(change.position);
+            }
+            let newest = newest_of_each_key(changes.iter().cloned().zip(0usize..));
+            let mut acks = Vec::new();
+            for Newest { change, acks: carried, .. } in &newest {
+                prop_assert_eq!(expected.remove(&(change.table.clone(), change.key.clone())), Some(change.position));
+                prop_assert_eq!(&change.payload, &Bytes::from(change.position.sequence().to_string()));
+                prop_assert!(carried.iter().all(|&i| changes[i].key == change.key && changes[i].table == change.table));
+                acks.extend(carried.iter().copied());
+            }
+            prop_assert!(expected.is_empty());
+            acks.sort_unstable();
+            prop_assert_eq!(acks, (0..changes.len()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_change_is_a_frame_that_can_be_sent_again() {
+        let change = change("profiles", 1, 7);
+        assert_eq!(decode(frame_of(&change), 1 << 20).unwrap(), [Ok(change)]);
+    }
+}

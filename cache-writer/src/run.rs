@@ -1,0 +1,95 @@
+//! The cache-writer's wiring, in the order in which an update flows.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use warmcast_cache::Applier;
+use warmcast_common::aws::sdk_config;
+use warmcast_common::consumer::store::StateStore;
+use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Lags, Worker};
+use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::retry::until_ok;
+
+use crate::config::Config;
+use crate::reducer::Reducer;
+use crate::source::KinesisStream;
+use crate::stats::Stats;
+use crate::unpack::Unpack;
+
+/// Frames' shares that may wait for one reducer. The byte budgets bound what they weigh.
+const REDUCER_QUEUE_MAX: usize = 64;
+
+/// Runs the cache-writer until `shutdown`, then drains.
+///
+/// # Errors
+/// When it cannot start, or must not go on.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
+    let dead_letters = Arc::new(DeadLetters::open(&config.dead_letters)?);
+    let reached = shutdown.run_until_cancelled(Box::pin(reach(&config))).await;
+    let Some((source, worker, applier)) = reached else {
+        return Ok(());
+    };
+    let worker = Arc::new(worker);
+    let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
+    let (read, inflated) =
+        (ByteBudget::new(config.queue.read_bytes_max), ByteBudget::new(config.queue.inflated_bytes_max));
+
+    let mut applying = JoinSet::new();
+    let mut reducers = Vec::new();
+    for _ in 0..config.reducers {
+        let (to_reducer, from_unpack) = mpsc::channel(REDUCER_QUEUE_MAX);
+        reducers.push(to_reducer);
+        let reducer = Reducer {
+            applier: applier.clone(),
+            stream: config.kinesis.stream.as_str().into(),
+            dead_letters: Arc::clone(&dead_letters),
+            stats: Arc::clone(&stats),
+        };
+        applying.spawn(reducer.run(from_unpack));
+    }
+    // The reducers end when the consumer, which has the unpacker, is gone.
+    let unpack = Unpack { reducers, inflated: inflated.clone(), dead_letters, stats: Arc::clone(&stats) };
+    let consumer = Consumer::new(
+        source,
+        Arc::new(unpack),
+        Arc::clone(&worker),
+        read.clone(),
+        lags.clone(),
+        ConsumerConfig { from_trim_horizon: config.kinesis.from_trim_horizon },
+    );
+
+    // The heartbeat goes on while the shards drain: their leases are held until they are released.
+    let drained = CancellationToken::new();
+    let working = async {
+        consumer.run(shutdown.clone()).await;
+        while let Some(ended) = applying.join_next().await {
+            ended.context("reducer task")?;
+        }
+        drained.cancel();
+        if shutdown.is_cancelled() { Ok(()) } else { Err(anyhow!("the consumer ended")) }
+    };
+    let beating = async { worker.beat(&drained).await.context("heartbeat") };
+    let logging = async {
+        stats.log(config.log.stats_interval, &lags, [&read, &inflated], &drained).await;
+        Ok(())
+    };
+    tokio::try_join!(working, beating, logging)?;
+    tracing::info!("drained");
+    Ok(())
+}
+
+/// Reaches everything that is needed, however long that takes: what is not there now may be in a minute.
+async fn reach(config: &Config) -> (KinesisStream, Worker, Applier) {
+    let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
+    let store = StateStore::new(dynamodb, &config.state.table);
+    let stream = &config.kinesis.stream;
+    tokio::join!(
+        until_ok("the stream", || KinesisStream::find(kinesis.clone(), stream)),
+        Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone()),
+        until_ok("the cache", || Applier::connect(config.redis.clone())),
+    )
+}

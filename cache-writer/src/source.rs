@@ -1,0 +1,144 @@
+//! A Kinesis stream as the consumer reads it, by polling.
+
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::types::{Record, ShardIteratorType};
+use bytes::Bytes;
+use warmcast_common::aws::CallError;
+use warmcast_common::consumer::source::ReadPace;
+use warmcast_common::consumer::{
+    Checkpoint, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
+};
+use warmcast_common::limits::{KINESIS_PAGE_BYTES_MAX, KINESIS_READ_INTERVAL_MIN, KINESIS_READ_RECORDS_MAX};
+
+/// One Kinesis stream.
+#[derive(Clone, Debug)]
+pub struct KinesisStream {
+    client: Client,
+    name: String,
+    identity: String,
+}
+
+impl KinesisStream {
+    /// Looks the stream up.
+    ///
+    /// # Errors
+    /// When the call fails, as it does when there is no such stream.
+    pub async fn find(client: Client, name: &str) -> Result<Self, CallError> {
+        let answer = client
+            .describe_stream_summary()
+            .stream_name(name)
+            .send()
+            .await
+            .map_err(|error| CallError::new("DescribeStreamSummary", format!("stream {name}"), error))?;
+        let summary = answer.stream_description_summary;
+        let (arn, created) = summary.map_or_else(
+            || (name.to_owned(), 0),
+            |summary| (summary.stream_arn, summary.stream_creation_timestamp.secs()),
+        );
+        // A stream that was deleted and made again has the same name and ARN, but other positions.
+        Ok(Self { client, name: name.to_owned(), identity: format!("{arn}@{created}") })
+    }
+
+    fn target(&self, shard: &str) -> String {
+        format!("{shard} of stream {}", self.name)
+    }
+}
+
+impl StreamSource for KinesisStream {
+    type Record = Bytes;
+
+    fn stream(&self) -> &str {
+        &self.identity
+    }
+
+    fn pace(&self) -> ReadPace {
+        ReadPace { interval_min: KINESIS_READ_INTERVAL_MIN, page_bytes_max: KINESIS_PAGE_BYTES_MAX }
+    }
+
+    async fn shards(&self) -> Result<Vec<Shard>, CallError> {
+        let mut shards = Vec::new();
+        let mut token = None;
+        loop {
+            // AWS: ListShards takes either the stream's name or a token to go on.
+            let request = match token.take() {
+                None => self.client.list_shards().stream_name(&self.name),
+                Some(token) => self.client.list_shards().next_token(token),
+            };
+            let answer = request
+                .send()
+                .await
+                .map_err(|error| CallError::new("ListShards", format!("stream {}", self.name), error))?;
+            shards.extend(answer.shards.unwrap_or_default().into_iter().map(|shard| Shard {
+                id: shard.shard_id,
+                parents: shard.parent_shard_id.into_iter().chain(shard.adjacent_parent_shard_id).collect(),
+            }));
+            match answer.next_token {
+                Some(next) => token = Some(next),
+                None => return Ok(shards),
+            }
+        }
+    }
+
+    async fn children(&self, parent: &str) -> Result<Vec<Shard>, CallError> {
+        let mut shards = self.shards().await?;
+        shards.retain(|shard| shard.parents.iter().any(|of| of == parent));
+        Ok(shards)
+    }
+
+    async fn iterator(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
+        let request = self.client.get_shard_iterator().stream_name(&self.name).shard_id(shard);
+        let request = match from {
+            Checkpoint::After(sequence) => request
+                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
+                .starting_sequence_number(sequence.as_str()),
+            Checkpoint::AtTime(at_ms) => request
+                .shard_iterator_type(ShardIteratorType::AtTimestamp)
+                .timestamp(DateTime::from_millis(i64::try_from(*at_ms).unwrap_or(i64::MAX))),
+            Checkpoint::TrimHorizon | Checkpoint::ShardEnd => {
+                request.shard_iterator_type(ShardIteratorType::TrimHorizon)
+            }
+        };
+        let answer = request.send().await.map_err(|error| {
+            SourceError::from_call(CallError::new("GetShardIterator", self.target(shard), error))
+        })?;
+        Ok(answer.shard_iterator.unwrap_or_default())
+    }
+
+    async fn read(&self, shard: &str, iterator: &str) -> Result<Page<Bytes>, SourceError> {
+        let answer = self
+            .client
+            .get_records()
+            .shard_iterator(iterator)
+            .limit(KINESIS_READ_RECORDS_MAX)
+            .send()
+            .await
+            .map_err(|error| {
+                SourceError::from_call(CallError::new("GetRecords", self.target(shard), error))
+            })?;
+        Ok(Page {
+            records: answer.records.into_iter().map(source_record).collect(),
+            next: answer.next_shard_iterator,
+            behind: answer
+                .millis_behind_latest
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map(Duration::from_millis),
+        })
+    }
+}
+
+/// What a record weighs beside its data: its ack and its place in the window.
+const RECORD_BYTES: usize = 256;
+
+fn source_record(record: Record) -> SourceRecord<Bytes> {
+    let arrived = record.approximate_arrival_timestamp.and_then(|at| at.to_millis().ok());
+    let body = Bytes::from(record.data.into_inner());
+    SourceRecord {
+        sequence: SequenceNumber::new(record.sequence_number).ok(),
+        created_ms: arrived.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0),
+        bytes: RECORD_BYTES + body.len(),
+        body,
+    }
+}

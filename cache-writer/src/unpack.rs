@@ -1,0 +1,120 @@
+//! Where records leave their shard: each frame is inflated, and its changes go to the reducers of their keys.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use warmcast_common::consumer::{Ack, ByteBudget, Delivery, Processor, SequenceNumber};
+use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
+use warmcast_proto::change::Change;
+use warmcast_proto::frame::{ChangeError, FRAME_BODY_BYTES_MAX, FrameError, FrameHeader, decode};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::stats::Stats;
+
+/// A change on its way to the cache.
+#[derive(Debug)]
+pub struct Routed {
+    /// The change.
+    pub change: Change,
+    /// Done when the cache has it, or something newer.
+    pub ack: Ack,
+}
+
+/// Unpacks records and hands their changes to reducers.
+#[derive(Debug)]
+pub struct Unpack {
+    /// One queue for each reducer.
+    pub reducers: Vec<mpsc::Sender<Vec<Routed>>>,
+    /// Bounds what is inflated and not yet applied.
+    pub inflated: ByteBudget,
+    /// Where records go that cannot be used.
+    pub dead_letters: Arc<DeadLetters>,
+    /// What is counted.
+    pub stats: Arc<Stats>,
+}
+
+impl Processor for Unpack {
+    type Record = Bytes;
+
+    async fn process(&self, stream: &str, shard: &str, deliveries: Vec<Delivery<Bytes>>) {
+        for Delivery { record, ack } in deliveries {
+            let sequence = record.sequence.as_ref().map(SequenceNumber::as_str);
+            match self.inflate(&record.body, &ack).await {
+                Ok(changes) => {
+                    let set_aside = |error: &ChangeError| {
+                        self.set_aside(stream, shard, sequence, &error.to_string(), &record.body);
+                    };
+                    self.route(changes, ack, set_aside).await;
+                }
+                Err(error) => {
+                    self.set_aside(stream, shard, sequence, &error.to_string(), &record.body);
+                    ack.done();
+                }
+            }
+        }
+    }
+}
+
+impl Unpack {
+    /// Reserves what the frame's header says before it is inflated. The changes share the inflated bytes, which
+    /// are held until the last of them is done.
+    async fn inflate(
+        &self,
+        frame: &Bytes,
+        ack: &Ack,
+    ) -> Result<Vec<Result<Change, ChangeError>>, FrameError> {
+        let header = FrameHeader::peek(frame)?;
+        let body_bytes = usize::try_from(header.body_len).unwrap_or(usize::MAX).min(FRAME_BODY_BYTES_MAX);
+        ack.hold(self.inflated.reserve(body_bytes).await);
+        decode(frame.clone(), FRAME_BODY_BYTES_MAX)
+    }
+
+    async fn route(
+        &self,
+        changes: Vec<Result<Change, ChangeError>>,
+        ack: Ack,
+        set_aside: impl Fn(&ChangeError),
+    ) {
+        Stats::add(&self.stats.changes_received, changes.len());
+        let mut queues: Vec<Vec<Routed>> = self.reducers.iter().map(|_| Vec::new()).collect();
+        let acks = ack.split(changes.len());
+        for (change, ack) in changes.into_iter().zip(acks) {
+            match change {
+                Ok(change) => {
+                    let reducer = reducer_of(&change.key, queues.len());
+                    if let Some(queue) = queues.get_mut(reducer) {
+                        queue.push(Routed { change, ack });
+                    }
+                }
+                Err(error) => {
+                    set_aside(&error);
+                    ack.done();
+                }
+            }
+        }
+        for (reducer, queue) in self.reducers.iter().zip(queues).filter(|(_, queue)| !queue.is_empty()) {
+            // Reducers outlive the shards; were one gone, the dropped acks would have the records read again.
+            let _reducer_gone = reducer.send(queue).await;
+        }
+    }
+
+    fn set_aside(&self, stream: &str, shard: &str, sequence: Option<&str>, reason: &str, bytes: &[u8]) {
+        Stats::add(&self.stats.dead_letters, 1);
+        self.dead_letters.set_aside(&DeadLetter {
+            stream,
+            shard: Some(shard),
+            sequence,
+            reason,
+            bytes,
+            form: "kinesis-record",
+        });
+    }
+}
+
+/// One key, one reducer: so the order of its changes is kept. The hash's low bits, because its high bits choose
+/// the Kinesis shard, and a worker may have few of those.
+fn reducer_of(key: &[u8], reducers: usize) -> usize {
+    let reducers = (reducers as u64).max(1);
+    usize::try_from(xxh3_64(key) % reducers).unwrap_or(0)
+}

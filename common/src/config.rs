@@ -1,0 +1,43 @@
+//! Configuration: a TOML file, overlaid by the environment, overlaid by flags, read field by field.
+//!
+//! Fields are read by hand rather than derived, because an operator deserves every mistake of a file at once,
+//! with its path, its range and what was found: a derived reader stops at the first. The steps:
+//!
+//! 1. [`Document::load`] merges the three layers into one tree.
+//! 2. A daemon takes its fields out of [`Section`]s; every violation is noted, a default stands in, and reading
+//!    goes on.
+//! 3. [`Section::finish`] notes every key nobody asked for.
+//! 4. [`Violations::into_result`] refuses the configuration if anything was noted.
+
+mod document;
+mod section;
+mod service;
+
+pub use document::{Document, LoadError};
+pub use section::{Section, Violation, Violations};
+pub use service::{ServiceConfig, StaticCredentials};
+
+/// The exit code for a wrong configuration or command line (`EX_USAGE` of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+
+/// A value that must never be printed: its `Debug` and `Display` do not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}

@@ -1,0 +1,316 @@
+//! A section of the configuration, read field by field; what is wrong is noted and reading goes on.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::Secret;
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The key, with its sections: `batch.linger_ms`.
+    pub path: String,
+    /// What is wrong and what is expected.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// Everything that is wrong with a configuration; shared by the sections that note it.
+#[derive(Clone, Debug, Default)]
+pub struct Violations(Rc<RefCell<Vec<Violation>>>);
+
+impl Violations {
+    /// Notes one.
+    pub fn note(&self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.borrow_mut().push(Violation { path: path.into(), message: message.into() });
+    }
+
+    /// `value` if nothing was noted, else all violations in the order in which they were found.
+    ///
+    /// # Errors
+    /// When anything was noted.
+    pub fn into_result<T>(self, value: T) -> Result<T, Vec<Violation>> {
+        let noted = self.0.take();
+        if noted.is_empty() { Ok(value) } else { Err(noted) }
+    }
+}
+
+/// One table of the configuration. Fields are taken out of it; [`Section::finish`] notes what is left. It may
+/// hold secrets, so it has no `Debug`.
+pub struct Section {
+    path: String,
+    table: Table,
+    asked: BTreeSet<&'static str>,
+    violations: Violations,
+}
+
+impl Section {
+    /// The whole document.
+    pub fn root(table: Table, violations: &Violations) -> Self {
+        Self { path: String::new(), table, asked: BTreeSet::new(), violations: violations.clone() }
+    }
+
+    /// The full path of one of this section's keys.
+    pub fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Notes something about one of this section's keys.
+    pub fn note(&self, name: &str, message: impl Into<String>) {
+        self.violations.note(self.path_of(name), message);
+    }
+
+    /// A section of this one; empty if it is not there.
+    pub fn section(&mut self, name: &'static str) -> Section {
+        let table = match self.take(name) {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                self.note(name, format!("expected a section, found {}", kind(&other)));
+                Table::new()
+            }
+        };
+        self.child(name, table)
+    }
+
+    /// The sections below a section, by name: `[regions.eu-west-1]` and so on. Notes it if there is none.
+    pub fn named_sections(&mut self, name: &'static str) -> Vec<(String, Section)> {
+        let parent = self.section(name);
+        if parent.table.is_empty() {
+            self.note(
+                name,
+                format!("at least one [{}] section is needed", self.path_of(&format!("{name}.NAME"))),
+            );
+        }
+        let mut sections = Vec::new();
+        for (child, value) in &parent.table {
+            match value {
+                Value::Table(table) => sections.push((child.clone(), parent.child(child, table.clone()))),
+                other => parent.note(child, format!("expected a section, found {}", kind(other))),
+            }
+        }
+        sections
+    }
+
+    /// A text, if it is there. Empty text is refused: it is always a mistake in a template.
+    pub fn text(&mut self, name: &'static str) -> Option<String> {
+        let text = self.text_even_empty(name)?;
+        if text.trim().is_empty() {
+            self.note(name, "must not be empty; leave the key out for the default");
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A text, if it is there, for which empty means something.
+    pub fn text_even_empty(&mut self, name: &'static str) -> Option<String> {
+        match self.take(name)? {
+            Value::String(text) => Some(text),
+            other => {
+                self.note(name, format!("expected a string, found {}", kind(&other)));
+                None
+            }
+        }
+    }
+
+    /// A text that must be there. The empty text stands in for a missing one, which is noted.
+    pub fn required_text(&mut self, name: &'static str) -> String {
+        let present = self.table.contains_key(name);
+        let text = self.text(name);
+        if !present {
+            self.note(name, "is required");
+        }
+        text.unwrap_or_default()
+    }
+
+    /// A secret text, if it is there.
+    pub fn secret(&mut self, name: &'static str) -> Option<Secret> {
+        self.text(name).map(Secret::new)
+    }
+
+    /// An `http://` or `https://` address, if it is there.
+    pub fn http_url(&mut self, name: &'static str) -> Option<String> {
+        let url = self.text(name)?;
+        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if host.is_none_or(|host| host.is_empty() || host.starts_with(['/', ':'])) {
+            self.note(name, format!("expected http://HOST[:PORT] or https://HOST[:PORT], found {url:?}"));
+            return None;
+        }
+        Some(url)
+    }
+
+    /// A directory or file, if it is there.
+    pub fn path(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.text(name).map(PathBuf::from)
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, name: &'static str, default: bool) -> bool {
+        match self.take(name) {
+            None => default,
+            Some(Value::Boolean(value)) => value,
+            Some(other) => {
+                self.note(name, format!("expected true or false, found {}", kind(&other)));
+                default
+            }
+        }
+    }
+
+    /// A whole number within `range`.
+    pub fn integer(&mut self, name: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
+        let expected = || format!("expected a whole number from {} to {}", range.start(), range.end());
+        match self.take(name) {
+            None => default,
+            Some(Value::Integer(value)) => match u64::try_from(value) {
+                Ok(value) if range.contains(&value) => value,
+                _ => {
+                    self.note(name, format!("{}, found {value}", expected()));
+                    default
+                }
+            },
+            Some(other) => {
+                self.note(name, format!("{}, found {}", expected(), kind(&other)));
+                default
+            }
+        }
+    }
+
+    /// A whole number within `range`, as a size.
+    pub fn size(&mut self, name: &'static str, range: RangeInclusive<usize>, default: usize) -> usize {
+        let widen = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let value = self.integer(name, widen(*range.start())..=widen(*range.end()), widen(default));
+        usize::try_from(value).unwrap_or(default)
+    }
+
+    /// A number of milliseconds within `range`; the name ends in `_ms`.
+    pub fn duration_ms(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+        default_ms: u64,
+    ) -> Duration {
+        Duration::from_millis(self.integer(name, range, default_ms))
+    }
+
+    /// One of several words.
+    pub fn choice<T: Clone>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
+        let Some(word) = self.text(name) else { return default };
+        if let Some((_, value)) = choices.iter().find(|(choice, _)| *choice == word) {
+            return value.clone();
+        }
+        let words: Vec<String> = choices.iter().map(|(choice, _)| format!("{choice:?}")).collect();
+        self.note(name, format!("expected one of {}, found {word:?}", words.join(", ")));
+        default
+    }
+
+    /// Notes every key that nobody asked for.
+    pub fn finish(self) {
+        for name in self.table.keys() {
+            let known: Vec<&str> = self.asked.iter().copied().collect();
+            self.note(name, format!("unknown key; known here: {}", known.join(", ")));
+        }
+    }
+
+    fn take(&mut self, name: &'static str) -> Option<Value> {
+        self.asked.insert(name);
+        self.table.remove(name)
+    }
+
+    fn child(&self, name: &str, table: Table) -> Section {
+        Section {
+            path: self.path_of(name),
+            table,
+            asked: BTreeSet::new(),
+            violations: self.violations.clone(),
+        }
+    }
+}
+
+/// What a value is, without showing it: it may be a secret in the wrong place.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a fraction",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a section",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(text: &str) -> (Section, Violations) {
+        let violations = Violations::default();
+        (Section::root(text.parse().unwrap(), &violations), violations)
+    }
+
+    #[test]
+    fn every_violation_of_a_file_is_reported_with_its_path() {
+        let (mut root, violations) = section(
+            "a = 1\nurl = 'localhost'\nempty = ''\nsurprise = 2\n[batch]\nlinger_ms = -5\nmode = 'fast'\nlate = true",
+        );
+        assert_eq!(root.text("a"), None);
+        assert_eq!(root.http_url("url"), None);
+        assert_eq!(root.text("empty"), None);
+        assert_eq!(root.required_text("missing"), "");
+        let mut batch = root.section("batch");
+        assert_eq!(batch.duration_ms("linger_ms", 0..=1_000, 7), Duration::from_millis(7));
+        assert_eq!(batch.choice("mode", &[("x", 1), ("y", 2)], 3), 3);
+        batch.finish();
+        assert!(root.named_sections("regions").is_empty());
+        root.finish();
+        let noted = violations.into_result(()).unwrap_err();
+        let paths: Vec<&str> = noted.iter().map(|v| v.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "a",
+                "url",
+                "empty",
+                "missing",
+                "batch.linger_ms",
+                "batch.mode",
+                "batch.late",
+                "regions",
+                "surprise"
+            ]
+        );
+        assert_eq!(noted[4].message, "expected a whole number from 0 to 1000, found -5");
+        assert_eq!(noted[6].message, "unknown key; known here: linger_ms, mode");
+    }
+
+    #[test]
+    fn values_of_the_wrong_type_are_not_shown() {
+        let (mut root, violations) = section("number = 'hunter2'\nlist = ['hunter2']");
+        root.integer("number", 0..=1, 0);
+        root.secret("list");
+        root.finish();
+        let noted = violations.into_result(()).unwrap_err();
+        assert_eq!(noted.len(), 2);
+        assert!(!format!("{noted:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug() {
+        let (mut root, _) = section("password = 'hunter2'");
+        let secret = root.secret("password");
+        assert!(!format!("{secret:?}").contains("hunter2"));
+        assert_eq!(secret.unwrap().expose(), "hunter2");
+    }
+}

@@ -1,0 +1,227 @@
+//! The acknowledgement that travels with a record.
+//!
+//! An [`Ack`] is born when a record is read and goes wherever the record goes: backpressure (it holds the
+//! record's bytes), at-least-once (dropped without [`Ack::done`], the shard is read again from its checkpoint)
+//! and checkpointing (the window it belongs to) are this one value.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::budget::BytePermit;
+use super::sequence_number::SequenceNumber;
+use super::window::AckWindow;
+
+/// The window of a shard as its reader, its acks and its checkpointer share it.
+#[derive(Clone, Debug)]
+pub struct ShardAcks(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something was done or lost.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    window: AckWindow,
+    lost: bool,
+}
+
+/// What a shard's reader and checkpointer see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AckStatus {
+    /// The position below which everything is done.
+    pub checkpoint: Option<SequenceNumber>,
+    /// Records that are not.
+    pub pending: usize,
+    /// A record was dropped without being done: the checkpoint stays where it is, and the shard must be read
+    /// again from there.
+    pub lost: bool,
+}
+
+impl ShardAcks {
+    /// Nothing read yet.
+    pub fn new(records_max: usize) -> Self {
+        let state = State { window: AckWindow::new(records_max), lost: false };
+        Self(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }))
+    }
+
+    /// Takes a record in and gives out its ack; waits while the window is full. One reader per shard calls it.
+    pub async fn track(&self, sequence: Option<SequenceNumber>, permit: BytePermit) -> Ack {
+        loop {
+            let changed = self.0.changed.notified();
+            if !self.0.state.lock().window.is_full() {
+                break;
+            }
+            changed.await;
+        }
+        let mut state = self.0.state.lock();
+        let pushed = state.window.push(sequence, permit);
+        // Only this reader adds records, so the room cannot have gone. Were it gone, the record would be in no
+        // window and a checkpoint could pass it: the shard is taken for lost and read again.
+        state.lost |= pushed.is_err();
+        Ack { shared: Arc::clone(&self.0), number: pushed.unwrap_or(u64::MAX), done: false }
+    }
+
+    /// How far the shard is.
+    pub fn status(&self) -> AckStatus {
+        let state = self.0.state.lock();
+        AckStatus {
+            checkpoint: state.window.checkpoint().cloned(),
+            pending: state.window.len(),
+            lost: state.lost,
+        }
+    }
+
+    /// Waits until every record is done (`true`) or one was lost (`false`).
+    pub async fn settled(&self) -> bool {
+        loop {
+            let changed = self.0.changed.notified();
+            {
+                let state = self.0.state.lock();
+                if state.lost {
+                    return false;
+                }
+                if state.window.is_empty() {
+                    return true;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until a record was lost.
+    pub async fn lost(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.0.state.lock().lost {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// The duty to report a record, or a part of it, as done.
+///
+/// Dropping it instead says that the record was lost on its way; its shard is then read again from the
+/// checkpoint.
+#[must_use = "dropping it makes the shard start again from its checkpoint"]
+pub struct Ack {
+    shared: Arc<Shared>,
+    number: u64,
+    done: bool,
+}
+
+impl Ack {
+    /// The record, or this part of it, is where it should be.
+    pub fn done(mut self) {
+        self.done = true;
+        if self.shared.state.lock().window.done(self.number) {
+            self.shared.changed.notify_waiters();
+        }
+    }
+
+    /// Splits the duty: the record is done when every part is. Nothing to split into means done at once, and
+    /// gives nothing back.
+    pub fn split(self, parts: usize) -> Vec<Ack> {
+        let Ok(count @ 1..) = u32::try_from(parts) else {
+            self.done();
+            return Vec::new();
+        };
+        self.shared.state.lock().window.split(self.number, count);
+        let mut acks = Vec::with_capacity(parts);
+        for _ in 1..parts {
+            acks.push(Self { shared: Arc::clone(&self.shared), number: self.number, done: false });
+        }
+        acks.push(self);
+        acks
+    }
+
+    /// The record holds more bytes from now on, until it is done: it was inflated.
+    pub fn hold(&self, permit: BytePermit) {
+        self.shared.state.lock().window.hold(self.number, permit);
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut state = self.shared.state.lock();
+            state.window.lose(self.number);
+            state.lost = true;
+            drop(state);
+            self.shared.changed.notify_waiters();
+        }
+    }
+}
+
+impl std::fmt::Debug for Ack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ack").field("record", &self.number).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::ByteBudget;
+    use super::*;
+
+    fn n(number: u64) -> SequenceNumber {
+        SequenceNumber::new(number.to_string()).unwrap()
+    }
+
+    async fn track(acks: &ShardAcks, budget: &ByteBudget, number: u64) -> Ack {
+        acks.track(Some(n(number)), budget.reserve(10).await).await
+    }
+
+    #[tokio::test]
+    async fn a_split_record_is_done_when_every_part_is() {
+        let (acks, budget) = (ShardAcks::new(10), ByteBudget::new(100));
+        let mut parts = track(&acks, &budget, 1).await.split(3);
+        parts.pop().unwrap().done();
+        parts.pop().unwrap().done();
+        assert_eq!(acks.status(), AckStatus { checkpoint: None, pending: 1, lost: false });
+        assert_eq!(budget.bytes_in_use(), 10);
+        parts.pop().unwrap().done();
+        assert_eq!(acks.status(), AckStatus { checkpoint: Some(n(1)), pending: 0, lost: false });
+        assert_eq!(budget.bytes_in_use(), 0);
+        assert!(acks.settled().await);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_nothing_comes_of_is_done() {
+        let (acks, budget) = (ShardAcks::new(10), ByteBudget::new(100));
+        assert!(track(&acks, &budget, 1).await.split(0).is_empty());
+        assert_eq!(acks.status().checkpoint, Some(n(1)));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_ack_freezes_the_checkpoint_and_frees_its_bytes() {
+        let (acks, budget) = (ShardAcks::new(10), ByteBudget::new(100));
+        let (first, second, third) =
+            (track(&acks, &budget, 1).await, track(&acks, &budget, 2).await, track(&acks, &budget, 3).await);
+        first.done();
+        drop(second);
+        third.done();
+        assert_eq!(acks.status(), AckStatus { checkpoint: Some(n(1)), pending: 2, lost: true });
+        assert_eq!(budget.bytes_in_use(), 0);
+        assert!(!acks.settled().await);
+    }
+
+    #[tokio::test]
+    async fn the_reader_waits_while_the_window_is_full() {
+        let (acks, budget) = (ShardAcks::new(2), ByteBudget::new(100));
+        let first = track(&acks, &budget, 1).await;
+        let _second = track(&acks, &budget, 2).await;
+        let third = track(&acks, &budget, 3);
+        tokio::pin!(third);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(third.as_mut().poll(&mut context).is_pending());
+        first.done();
+        third.await.done();
+    }
+}

@@ -1,0 +1,117 @@
+//! What the consumer needs of a stream: its shards, and their records page by page.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::aws::CallError;
+use crate::retry::Class;
+
+use super::checkpoint::Checkpoint;
+use super::sequence_number::SequenceNumber;
+
+/// One shard, as the stream's service lists it. Whether it is closed is not told: a parent may be listed as
+/// open while its child exists, so only reading to its end tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// The service's name for it.
+    pub id: String,
+    /// The shards whose keys it took over: none, one, or (after a merge) two.
+    pub parents: Vec<String>,
+}
+
+/// One record of a page.
+#[derive(Debug)]
+pub struct SourceRecord<R> {
+    /// Its position; `None` if the service gave none that can be used, which moves no checkpoint.
+    pub sequence: Option<SequenceNumber>,
+    /// When it came into the stream, in milliseconds since the epoch; 0 if the service did not tell.
+    pub created_ms: u64,
+    /// What it weighs in memory, for the byte budget.
+    pub bytes: usize,
+    /// The record itself.
+    pub body: R,
+}
+
+/// The answer to one read.
+#[derive(Debug)]
+pub struct Page<R> {
+    /// The records, oldest first.
+    pub records: Vec<SourceRecord<R>>,
+    /// Where to read on; `None` when the shard is closed and read to its end.
+    pub next: Option<String>,
+    /// How far the page's end is behind the shard's tip, if the service tells.
+    pub behind: Option<Duration>,
+}
+
+/// How a shard of this stream may be read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadPace {
+    /// The least time from one read to the next.
+    pub interval_min: Duration,
+    /// The most that one page can weigh in memory.
+    pub page_bytes_max: usize,
+}
+
+/// A stream that can be consumed: DynamoDB Streams in the aggregator, Kinesis in the cache-writer.
+///
+/// Calls are not retried inside: the consumer owns the retries.
+pub trait StreamSource: Send + Sync + 'static {
+    /// What a record is.
+    type Record: Send + 'static;
+
+    /// The stream's name in leases, logs and dead letters: it changes when the stream is made anew.
+    fn stream(&self) -> &str;
+
+    /// How its shards may be read.
+    fn pace(&self) -> ReadPace;
+
+    /// Every shard that is listed, closed ones included.
+    fn shards(&self) -> impl Future<Output = Result<Vec<Shard>, CallError>> + Send;
+
+    /// The children of a shard that was read to its end; empty while they do not show yet.
+    fn children(&self, parent: &str) -> impl Future<Output = Result<Vec<Shard>, CallError>> + Send;
+
+    /// A place to read from: after the checkpoint, or the shard's start.
+    fn iterator(
+        &self,
+        shard: &str,
+        from: &Checkpoint,
+    ) -> impl Future<Output = Result<String, SourceError>> + Send;
+
+    /// Reads one page.
+    fn read(
+        &self,
+        shard: &str,
+        iterator: &str,
+    ) -> impl Future<Output = Result<Page<Self::Record>, SourceError>> + Send;
+}
+
+/// Why a shard could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The iterator is too old: make a new one from the last position.
+    #[error("iterator expired: {0}")]
+    IteratorExpired(CallError),
+    /// The position is older than what the stream keeps: data is lost.
+    #[error("position is no longer in the stream: {0}")]
+    Trimmed(CallError),
+    /// Anything else, by its class.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl SourceError {
+    /// Names the two endings of an iterator that the services report by their error codes.
+    pub fn from_call(error: CallError) -> Self {
+        match error.code.as_deref() {
+            Some("ExpiredIteratorException") => Self::IteratorExpired(error),
+            Some("TrimmedDataAccessException") => Self::Trimmed(error),
+            _ => Self::Call(error),
+        }
+    }
+
+    /// Whether the shard or its stream is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Call(error) if error.class == Class::NotFound)
+    }
+}

@@ -1,0 +1,160 @@
+//! The state table: leases with their checkpoints, workers with their heartbeats, stream generations, gaps.
+//!
+//! One DynamoDB table for each fleet of daemons, keys `pk` and `sk`, so that what belongs together is one query:
+//!
+//! | `pk` | `sk` | attributes |
+//! |---|---|---|
+//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents` |
+//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter` |
+//! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
+//! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |
+//!
+//! Every item has `format`, the version of this layout. Writes to a lease are conditional on its owner and
+//! epoch: an owner that lost the lease is refused, whatever it believes. Calls are not retried here.
+
+mod generation;
+mod item;
+mod lease;
+mod workers;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableStatus,
+};
+
+use crate::aws::CallError;
+use crate::config::Section;
+use crate::retry::{Backoff, Class};
+
+pub use generation::{Generation, next_generation};
+pub use lease::Lease;
+pub use workers::Heartbeat;
+
+/// The `[state]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateConfig {
+    /// The table's name.
+    pub table: String,
+    /// Whether to create it if it is missing.
+    pub create: bool,
+}
+
+impl StateConfig {
+    /// Takes the section's fields.
+    pub fn read(mut section: Section, default_table: &str) -> Self {
+        let config = Self {
+            table: section.text("table").unwrap_or_else(|| default_table.to_owned()),
+            create: section.boolean("create", false),
+        };
+        section.finish();
+        config
+    }
+}
+
+/// The state table.
+#[derive(Clone, Debug)]
+pub struct StateStore {
+    client: Client,
+    table: String,
+}
+
+/// Why a write to the state table did not happen.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else owns it now: whatever depended on owning it must stop.
+    #[error("{what} is owned by somebody else")]
+    Fenced {
+        /// The lease or heartbeat.
+        what: String,
+    },
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// An item that this version cannot read.
+    #[error("state table {table}, item {pk}/{sk}: {reason} (written by another version, or by hand)")]
+    Item {
+        /// The table.
+        table: String,
+        /// Its partition key.
+        pk: String,
+        /// Its sort key.
+        sk: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Whether somebody else owns what was to be written.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Fenced { .. })
+    }
+}
+
+impl StateStore {
+    /// The table named in `config`, which [`StateStore::ensure_table`] makes sure of.
+    pub fn new(client: Client, table: impl Into<String>) -> Self {
+        Self { client, table: table.into() }
+    }
+
+    /// The table's name.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Waits until the table can be used; creates it first if it is missing and `create` says so.
+    ///
+    /// # Errors
+    /// When a call fails, or the table is missing and may not be created.
+    pub async fn ensure_table(&self, create: bool) -> Result<(), CallError> {
+        let mut pauses =
+            Backoff::new(std::time::Duration::from_millis(50), std::time::Duration::from_secs(2));
+        loop {
+            match self.table_status().await {
+                Ok(Some(TableStatus::Active)) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.class == Class::NotFound && create => self.create_table().await?,
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pauses.next_pause()).await;
+        }
+    }
+
+    async fn table_status(&self) -> Result<Option<TableStatus>, CallError> {
+        let answer = self
+            .client
+            .describe_table()
+            .table_name(&self.table)
+            .send()
+            .await
+            .map_err(|e| CallError::new("DescribeTable", self.target(), e))?;
+        Ok(answer.table.and_then(|table| table.table_status))
+    }
+
+    async fn create_table(&self) -> Result<(), CallError> {
+        tracing::info!(table = self.table, "creating the state table");
+        let keys = [("pk", KeyType::Hash), ("sk", KeyType::Range)];
+        let schema = keys
+            .clone()
+            .map(|(name, role)| KeySchemaElement::builder().attribute_name(name).key_type(role).build().ok());
+        let attributes = keys.map(|(name, _)| {
+            let text = ScalarAttributeType::S;
+            AttributeDefinition::builder().attribute_name(name).attribute_type(text).build().ok()
+        });
+        let request = self
+            .client
+            .create_table()
+            .table_name(&self.table)
+            .billing_mode(BillingMode::PayPerRequest)
+            .set_key_schema(schema.into_iter().collect())
+            .set_attribute_definitions(attributes.into_iter().collect());
+        match request.send().await.map_err(|e| CallError::new("CreateTable", self.target(), e)) {
+            Err(error) if !error.is_code("ResourceInUseException") => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn target(&self) -> String {
+        format!("state table {}", self.table)
+    }
+}

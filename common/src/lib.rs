@@ -1,0 +1,16 @@
+//! What both daemons run: the shard consumer, configuration, telemetry, shutdown, retry, service limits.
+//!
+//! The crate knows neither a stream API nor Redis: a daemon brings a [`consumer::StreamSource`] to read from
+//! and a [`consumer::Processor`] to hand records to. The modules stand in the order in which a running daemon
+//! meets them.
+
+pub mod limits;
+pub mod config;
+pub mod telemetry;
+pub mod shutdown;
+pub mod clock;
+pub mod retry;
+pub mod aws;
+pub mod dead_letter;
+pub mod consumer;
+pub mod daemon;

@@ -1,0 +1,49 @@
+//! The limits that AWS sets for the services we call, and the bounds we set ourselves.
+//!
+//! Every number that comes from a service stands here with its source, so that one file is changed when a
+//! service changes. Bounds that must hold together are checked when the crate is compiled.
+
+use std::time::Duration;
+
+/// Entries in one PutRecords call (AWS: Kinesis API reference, PutRecords).
+pub const PUT_RECORDS_ENTRIES_MAX: usize = 500;
+/// Bytes in one PutRecords call, partition keys included (AWS: PutRecords, 10 MiB). Half of it is used: a call
+/// is then sent again at half the cost, and streams in accounts with the older limit of 5 MiB work too.
+pub const PUT_RECORDS_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Bytes of one Kinesis record: data and partition key (AWS: default `MaxRecordSizeInKiB` of a stream, 1 MiB).
+pub const KINESIS_RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// Room kept in a record for its partition key: we write a bucket number, at most ten digits.
+pub const PARTITION_KEY_BYTES_MAX: usize = 16;
+/// The most that one frame may have, so that it and its partition key fit a record even if it does not compress.
+pub const FRAME_BYTES_MAX: usize = KINESIS_RECORD_BYTES_MAX - PARTITION_KEY_BYTES_MAX;
+
+/// GetRecords calls a second on one Kinesis shard (AWS: GetRecords, five).
+pub const KINESIS_READ_INTERVAL_MIN: Duration = Duration::from_millis(200);
+/// Records asked for in one Kinesis GetRecords call (AWS: at most 10,000). A record of ours is a frame of up
+/// to 1 MiB, so the bytes are the limit that counts.
+pub const KINESIS_READ_RECORDS_MAX: i32 = 1_000;
+/// Bytes that one Kinesis GetRecords call can answer with (AWS: GetRecords, 10 MiB).
+pub const KINESIS_PAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Records of one DynamoDB Streams GetRecords call (AWS: GetRecords, 1,000 records or 1 MB).
+pub const DYNAMODB_STREAMS_READ_RECORDS_MAX: i32 = 1_000;
+/// What one DynamoDB Streams page can weigh once it is decoded: 1 MB with two images of each item's text.
+pub const DYNAMODB_STREAMS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Pause after an answered read of a stream shard that had records. The service states no rate; five reads a
+/// second have been reported as the limit, and a page holds up to 1,000 records.
+pub const DYNAMODB_STREAMS_READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// How long DynamoDB Streams keeps a record (AWS: 24 hours).
+pub const DYNAMODB_STREAMS_RETENTION: Duration = Duration::from_hours(24);
+
+/// Tries to find the children of an ended shard before the next full listing: they appear late
+/// (awslabs/dynamodb-streams-kinesis-adapter asks up to ten times).
+pub const CHILD_SHARD_TRIES_MAX: u32 = 10;
+
+/// Records of one shard that may be read and not yet done.
+pub const WINDOW_RECORDS_MAX: usize = 65_536;
+
+const _: () = assert!(FRAME_BYTES_MAX + PARTITION_KEY_BYTES_MAX <= KINESIS_RECORD_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= PUT_RECORDS_BYTES_MAX);
+const _: () = assert!(WINDOW_RECORDS_MAX > DYNAMODB_STREAMS_READ_RECORDS_MAX as usize);
+const _: () = assert!(WINDOW_RECORDS_MAX > KINESIS_READ_RECORDS_MAX as usize);

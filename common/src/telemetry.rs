@@ -1,0 +1,105 @@
+//! Logs: one line per fact, on standard error, for people or for machines.
+//!
+//! Levels: an error needs a person; a warning may heal by itself; info is what an operator wants to read of a
+//! healthy day; debug is for developers.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::config::Section;
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line, fields at its top level.
+    Json,
+}
+
+/// The `[log]` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// The least severe level that is written; `RUST_LOG` overrides it.
+    pub level: &'static str,
+    /// Pause between two `stats` lines.
+    pub stats_interval: Duration,
+}
+
+impl LogConfig {
+    /// Takes the section's fields.
+    pub fn read(mut section: Section) -> Self {
+        let levels = ["error", "warn", "info", "debug", "trace"].map(|level| (level, level));
+        let config = Self {
+            format: section.choice(
+                "format",
+                &[("human", LogFormat::Human), ("json", LogFormat::Json)],
+                LogFormat::Human,
+            ),
+            level: section.choice("level", &levels, "info"),
+            stats_interval: section.duration_ms("stats_interval_ms", 100..=3_600_000, 10_000),
+        };
+        section.finish();
+        config
+    }
+}
+
+/// Starts logging for the whole process. A second call, as in tests, changes nothing.
+pub fn init(config: &LogConfig) {
+    let filter = EnvFilter::builder().with_default_directive(level(config.level).into()).from_env_lossy();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE);
+    // An error means that logging was set up before: that one stays.
+    let _already_set = match config.format {
+        LogFormat::Human => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+}
+
+fn level(word: &str) -> tracing::level_filters::LevelFilter {
+    word.parse().unwrap_or(tracing::level_filters::LevelFilter::INFO)
+}
+
+/// Lets a message that may repeat for hours through at once, and then once in a while with what was left out.
+#[derive(Debug, Default)]
+pub struct LogLimiter {
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+/// Pause between two lines about the same trouble.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+impl LogLimiter {
+    /// How many were left out since the last line, if a line is due; else `None`, and it is counted.
+    pub fn due(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.duration_since(last) < REPEAT_INTERVAL) {
+            self.suppressed += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_message_is_logged_at_once_and_then_every_ten_seconds() {
+        let (start, mut limiter) = (Instant::now(), LogLimiter::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(limiter.due(at(0)), Some(0));
+        assert_eq!(limiter.due(at(1)), None);
+        assert_eq!(limiter.due(at(9)), None);
+        assert_eq!(limiter.due(at(10)), Some(2));
+    }
+}

@@ -1,0 +1,38 @@
+//! The shard consumer against a real state table (an embedded DynamoDB on a free loopback port) and a scripted
+//! stream.
+//!
+//! The modules from [`wait`] to [`world`] are the parts; the others are the tests.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the parts of a test fail by panicking"
+)]
+
+#[path = "consumer/wait.rs"]
+mod wait;
+#[path = "consumer/table.rs"]
+mod table;
+#[path = "consumer/script.rs"]
+mod script;
+#[path = "consumer/recorder.rs"]
+mod recorder;
+#[path = "consumer/gate.rs"]
+mod gate;
+#[path = "consumer/world.rs"]
+mod world;
+
+#[path = "consumer/state_store.rs"]
+mod state_store;
+#[path = "consumer/ordering.rs"]
+mod ordering;
+#[path = "consumer/checkpoints.rs"]
+mod checkpoints;
+#[path = "consumer/failures.rs"]
+mod failures;
+#[path = "consumer/leases.rs"]
+mod leases;
+#[path = "consumer/backpressure.rs"]
+mod backpressure;

@@ -1,0 +1,241 @@
+//! The state table itself: which writes are taken and which are refused.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use warmcast_common::consumer::store::{Lease, StoreError};
+use warmcast_common::consumer::{Checkpoint, Shard};
+use warmcast_common::retry::Class;
+
+use super::table::Table;
+
+const STREAM: &str = "stream";
+
+fn after(number: u64) -> Checkpoint {
+    Checkpoint::After(number.to_string().parse().unwrap())
+}
+
+async fn created(table: &Table, shard: &str, parents: &[&str]) -> Lease {
+    let parents = parents.iter().map(|parent| (*parent).to_owned()).collect();
+    let shard = Shard { id: shard.to_owned(), parents };
+    table.store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon).await.unwrap();
+    table.lease(STREAM, &shard.id).await.unwrap()
+}
+
+fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, StoreError>) {
+    let error = answer.unwrap_err();
+    assert!(error.is_fenced(), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_table_is_created_only_if_that_is_allowed() {
+    let table = Table::start_without_table().await;
+    let error = table.store.ensure_table(false).await.unwrap_err();
+    assert_eq!(error.class, Class::NotFound);
+    assert!(error.to_string().contains("state table state"), "it names the table: {error}");
+    table.store.ensure_table(true).await.unwrap();
+    table.store.ensure_table(true).await.expect("a table that is there is taken as it is");
+    table.store.ensure_table(false).await.unwrap();
+    assert_eq!(table.leases(STREAM).await, []);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_there_is_not_created_again() {
+    let table = Table::start().await;
+    let mut lease = created(&table, "a", &["p", "q"]).await;
+    lease.parents.sort();
+    assert_eq!(lease.parents, ["p", "q"]);
+    assert_eq!((lease.owner.as_deref(), lease.epoch, &lease.checkpoint), (None, 0, &Checkpoint::TrimHorizon));
+    let taken = table.store.take_lease(&lease, "w1").await.unwrap();
+    table.store.checkpoint(&taken, &after(7)).await.unwrap();
+    let again = created(&table, "a", &[]).await;
+    assert_eq!((again.owner.as_deref(), again.epoch, again.checkpoint), (Some("w1"), 1, after(7)));
+    assert_eq!(again.parents.len(), 2);
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_only_as_it_was_read() {
+    let table = Table::start().await;
+    let free = created(&table, "a", &[]).await;
+    let first = table.store.take_lease(&free, "w1").await.unwrap();
+    assert_eq!((first.owner.as_deref(), first.epoch), (Some("w1"), 1));
+    assert_fenced(table.store.take_lease(&free, "w2").await);
+    let second = table.store.take_lease(&first, "w1").await.unwrap();
+    assert_eq!(second.epoch, 2);
+    // The same owner, an older epoch.
+    assert_fenced(table.store.take_lease(&first, "w2").await);
+    assert_eq!(table.lease(STREAM, "a").await.unwrap(), second);
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_with_the_checkpoint_of_the_table_not_of_the_copy() {
+    let table = Table::start().await;
+    let owned = table.store.take_lease(&created(&table, "a", &["p"]).await, "w1").await.unwrap();
+    // w2 has read the lease; w1 goes on for a moment.
+    table.store.checkpoint(&owned, &after(9)).await.unwrap();
+    let taken = table.store.take_lease(&owned, "w2").await.unwrap();
+    assert_eq!(taken.checkpoint, after(9), "a checkpoint must not go back with the lease");
+    assert_eq!(Some(taken), table.lease(STREAM, "a").await);
+}
+
+#[tokio::test]
+async fn a_former_owner_cannot_checkpoint() {
+    let table = Table::start().await;
+    let former = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
+    table.store.checkpoint(&former, &after(3)).await.unwrap();
+    let now = table.store.take_lease(&former, "w2").await.unwrap();
+    let before = table.lease(STREAM, "a").await;
+    assert_fenced(table.store.checkpoint(&former, &after(5)).await);
+    assert_fenced(table.store.checkpoint(&former, &Checkpoint::ShardEnd).await);
+    assert_eq!(table.lease(STREAM, "a").await, before);
+    table.store.checkpoint(&now, &after(4)).await.unwrap();
+    // Back with the former owner, but in another tenure.
+    let back = table.store.take_lease(&now, "w1").await.unwrap();
+    assert_fenced(table.store.checkpoint(&former, &after(5)).await);
+    assert_eq!(back.checkpoint, after(4));
+}
+
+#[tokio::test]
+async fn a_released_lease_is_free_at_once() {
+    let table = Table::start().await;
+    let owned = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
+    table.store.release_lease(&owned).await.unwrap();
+    let free = table.lease(STREAM, "a").await.unwrap();
+    assert_eq!((free.owner.as_deref(), free.epoch), (None, 1));
+    assert_fenced(table.store.checkpoint(&owned, &after(1)).await);
+    let taken = table.store.take_lease(&free, "w2").await.unwrap();
+    assert_fenced(table.store.release_lease(&owned).await);
+    assert_eq!(table.lease(STREAM, "a").await.unwrap(), taken);
+}
+
+#[tokio::test]
+async fn only_the_lease_of_an_ended_shard_is_deleted() {
+    let table = Table::start().await;
+    let owned = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
+    assert_fenced(table.store.delete_lease(&owned).await);
+    table.store.checkpoint(&owned, &Checkpoint::ShardEnd).await.unwrap();
+    let retaken = table.store.take_lease(&owned, "w2").await.unwrap();
+    assert_fenced(table.store.delete_lease(&owned).await);
+    assert!(table.lease(STREAM, "a").await.is_some());
+    table.store.delete_lease(&retaken).await.unwrap();
+    assert_eq!(table.leases(STREAM).await, []);
+}
+
+#[tokio::test]
+async fn the_leases_of_a_stream_are_not_those_of_another() {
+    let table = Table::start().await;
+    created(&table, "a", &[]).await;
+    let shard = Shard { id: "b".to_owned(), parents: Vec::new() };
+    table.store.create_lease("stream2", &shard, &Checkpoint::AtTime(5)).await.unwrap();
+    let shards: Vec<String> = table.leases(STREAM).await.into_iter().map(|lease| lease.shard).collect();
+    assert_eq!(shards, ["a"]);
+    assert_eq!(table.leases("stream2").await[0].checkpoint, Checkpoint::AtTime(5));
+}
+
+#[tokio::test]
+async fn more_leases_than_one_answer_holds_are_all_read() {
+    let table = Table::start().await;
+    // Two hundred of them with 8 KiB of parents each: more than the 1 MiB that a query answers with.
+    let parents: Vec<String> = (0..64).map(|i| format!("{i:0>128}")).collect();
+    for i in 0..200 {
+        let shard = Shard { id: format!("shard-{i:04}"), parents: parents.clone() };
+        table.store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon).await.unwrap();
+    }
+    let first = table
+        .client
+        .query()
+        .table_name("state")
+        .key_condition_expression("pk = :pk")
+        .expression_attribute_values(":pk", AttributeValue::S(format!("stream#{STREAM}")))
+        .send()
+        .await
+        .unwrap();
+    assert!(first.last_evaluated_key().is_some(), "the test must need more than one page");
+    assert_eq!(table.leases(STREAM).await.len(), 200);
+}
+
+#[tokio::test]
+async fn the_generation_of_a_stream_is_stable_and_grows_with_each_new_stream() {
+    let table = Table::start().await;
+    assert_eq!(table.store.generation("profiles", "arn:1").await.unwrap(), 1);
+    assert_eq!(table.store.generation("profiles", "arn:2").await.unwrap(), 2);
+    assert_eq!(table.store.generation("profiles", "arn:1").await.unwrap(), 1);
+    assert_eq!(table.store.generation("profiles", "arn:2").await.unwrap(), 2);
+    assert_eq!(table.store.generation("others", "arn:9").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn concurrent_callers_agree_on_every_generation() {
+    let table = Table::start().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for call in 0..12 {
+        let (store, stream) = (table.store.clone(), format!("arn:{}", call % 3));
+        calls.spawn(async move { (stream.clone(), store.generation("profiles", &stream).await.unwrap()) });
+    }
+    let mut answers = calls.join_all().await;
+    answers.sort();
+    answers.dedup();
+    assert_eq!(answers.len(), 3, "each stream has one generation: {answers:?}");
+    let mut numbers: Vec<u32> = answers.into_iter().map(|(_, number)| number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn announcing_a_name_again_fences_the_former_process() {
+    let table = Table::start().await;
+    table.store.announce("w1", "first").await.unwrap();
+    table.store.beat("w1", "first").await.unwrap();
+    table.store.announce("w2", "other").await.unwrap();
+    let counter = |beats: &[warmcast_common::consumer::store::Heartbeat], worker: &str| {
+        beats.iter().find(|beat| beat.worker == worker).unwrap().counter
+    };
+    let before = table.store.heartbeats().await.unwrap();
+    assert_eq!(before.len(), 2);
+    table.store.announce("w1", "second").await.unwrap();
+    assert_fenced(table.store.beat("w1", "first").await);
+    let between = table.store.heartbeats().await.unwrap();
+    assert!(counter(&between, "w1") > counter(&before, "w1"), "announcing is a sign of life");
+    table.store.beat("w1", "second").await.unwrap();
+    let afterwards = table.store.heartbeats().await.unwrap();
+    assert!(counter(&afterwards, "w1") > counter(&between, "w1"));
+    assert_eq!(counter(&afterwards, "w2"), counter(&before, "w2"));
+    let beat = afterwards.iter().find(|beat| beat.worker == "w1").unwrap();
+    assert_eq!(beat.instance, "second");
+}
+
+#[tokio::test]
+async fn a_worker_that_was_never_announced_cannot_beat() {
+    let table = Table::start().await;
+    assert_fenced(table.store.beat("w1", "first").await);
+    assert_eq!(table.store.heartbeats().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn gaps_are_kept_one_by_one() {
+    let table = Table::start().await;
+    let lease = created(&table, "a", &[]).await;
+    table.store.record_gap(&lease, &after(7), 1_000).await.unwrap();
+    table.store.record_gap(&lease, &Checkpoint::TrimHorizon, 2_000).await.unwrap();
+    let expected = [("a".to_owned(), "after:7".to_owned()), ("a".to_owned(), "trim-horizon".to_owned())];
+    assert_eq!(table.gaps(STREAM).await, expected);
+    assert_eq!(table.gaps("stream2").await, []);
+}
+
+#[tokio::test]
+async fn an_item_of_another_version_is_named_and_not_guessed_at() {
+    let table = Table::start().await;
+    created(&table, "a", &[]).await;
+    table
+        .client
+        .update_item()
+        .table_name("state")
+        .key("pk", AttributeValue::S(format!("stream#{STREAM}")))
+        .key("sk", AttributeValue::S("shard#a".to_owned()))
+        .update_expression("SET #format = :two")
+        .expression_attribute_names("#format", "format")
+        .expression_attribute_values(":two", AttributeValue::N("2".to_owned()))
+        .send()
+        .await
+        .unwrap();
+    let error = table.store.leases(STREAM).await.unwrap_err().to_string();
+    assert!(error.contains("stream#stream/shard#a") && error.contains("format 2"), "{error}");
+}

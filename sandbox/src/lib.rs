@@ -1,0 +1,29 @@
+//! The whole world on one machine: the demo, the end-to-end tests, the benchmarks.
+//!
+//! The modules stand in the order in which they build on each other: child processes and servers first, then
+//! the [`world`] made of them, the traffic into it, what is seen at its end, and the two commands.
+
+mod log;
+mod process;
+mod server;
+pub mod clients;
+pub mod dynamodb;
+pub mod kinesis;
+pub mod redis_server;
+pub mod daemon;
+pub mod row;
+pub mod entry;
+pub mod world;
+pub mod profile;
+pub mod measure;
+pub mod workload;
+pub mod verify;
+pub mod checkpoints;
+mod rate;
+pub mod screen;
+pub mod demo;
+pub mod up;
+
+pub use log::{LineMissing, Log, Stats};
+pub use process::{Process, ProcessError};
+pub use server::EmbeddedServer;

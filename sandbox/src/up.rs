@@ -1,0 +1,178 @@
+//! `sandbox up`: the world without traffic, until it is told to stop.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::STREAM;
+use crate::world::{World, WorldError, WorldOptions};
+
+/// How often the child processes are looked after.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Where everything listens: the content of the endpoints file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// URL of DynamoDB and DynamoDB Streams.
+    pub dynamodb: String,
+    /// The watched table.
+    pub table: String,
+    /// Each target region.
+    pub regions: Vec<RegionEndpoints>,
+}
+
+/// One region's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionEndpoints {
+    /// The region's name.
+    pub name: String,
+    /// URL of its Kinesis.
+    pub kinesis: String,
+    /// Its stream.
+    pub stream: String,
+    /// URL of its Redis.
+    pub redis: String,
+}
+
+/// Why the world is not up any more.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// It did not come up, or did not stop cleanly.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// The endpoints file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Endpoints {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// A part of it ended by itself.
+    #[error("{what}; logs are in {}\n{tails}", directory.display())]
+    Ended {
+        /// What ended, and how.
+        what: String,
+        /// Kept for the reader.
+        directory: PathBuf,
+        /// The last lines of the daemons.
+        tails: String,
+    },
+}
+
+/// Brings up the world, writes the endpoints, and keeps it until `stop`.
+///
+/// # Errors
+/// See [`UpError`]; every child process is stopped in any case.
+pub async fn run(options: &WorldOptions, file: &Path, stop: CancellationToken) -> Result<(), UpError> {
+    let mut world = tokio::select! {
+        world = World::start(options) => world?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let outcome = keep(&mut world, file, &stop).await;
+    let stopped = world.stop().await;
+    outcome?;
+    Ok(stopped?)
+}
+
+async fn keep(world: &mut World, file: &Path, stop: &CancellationToken) -> Result<(), UpError> {
+    let endpoints = endpoints(world);
+    let failed = |source| UpError::Endpoints { path: file.to_owned(), source };
+    print(&endpoints, world, file).map_err(failed)?;
+    write_atomically(&endpoints, file).map_err(failed)?;
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = looks.tick() => if let Some(what) = world.ended() {
+                world.keep_directory();
+                let directory = world.directory().to_owned();
+                return Err(UpError::Ended { what, directory, tails: world.tails() });
+            },
+        }
+    }
+}
+
+fn endpoints(world: &World) -> Endpoints {
+    let regions = world.regions().iter().map(|region| RegionEndpoints {
+        name: region.name().to_owned(),
+        kinesis: region.kinesis().url(),
+        stream: STREAM.to_owned(),
+        redis: region.redis().url(),
+    });
+    Endpoints {
+        dynamodb: world.dynamodb_url().to_owned(),
+        table: world.tables().first().cloned().unwrap_or_default(),
+        regions: regions.collect(),
+    }
+}
+
+fn print(endpoints: &Endpoints, world: &World, file: &Path) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "DynamoDB  {}  table {}", endpoints.dynamodb, endpoints.table)?;
+    for region in &endpoints.regions {
+        writeln!(output, "{}", region.name)?;
+        writeln!(output, "  Kinesis {}  stream {}", region.kinesis, region.stream)?;
+        writeln!(output, "  Redis   {}", region.redis)?;
+    }
+    writeln!(output, "logs      {}", world.directory().display())?;
+    writeln!(output, "endpoints {}", file.display())?;
+    writeln!(output, "Any credentials and any region will do. Ctrl-C stops everything.")
+}
+
+/// Whoever waits for the file finds it whole or not at all.
+fn write_atomically(endpoints: &Endpoints, file: &Path) -> io::Result<()> {
+    let directory = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+    serde_json::to_writer_pretty(&mut temporary, endpoints)?;
+    writeln!(temporary)?;
+    temporary.persist(file).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoints_file_has_the_published_form() {
+        let region = RegionEndpoints {
+            name: "eu-west-1".to_owned(),
+            kinesis: "http://127.0.0.1:2".to_owned(),
+            stream: "warmcast".to_owned(),
+            redis: "redis://127.0.0.1:3".to_owned(),
+        };
+        let endpoints = Endpoints {
+            dynamodb: "http://127.0.0.1:1".to_owned(),
+            table: "profiles".to_owned(),
+            regions: vec![region],
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("endpoints.json");
+        write_atomically(&endpoints, &file).unwrap();
+        let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!(
+            read,
+            serde_json::json!({
+                "dynamodb": "http://127.0.0.1:1",
+                "table": "profiles",
+                "regions": [{
+                    "name": "eu-west-1",
+                    "kinesis": "http://127.0.0.1:2",
+                    "stream": "warmcast",
+                    "redis": "redis://127.0.0.1:3",
+                }],
+            })
+        );
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 1, "no temporary file stays");
+    }
+}

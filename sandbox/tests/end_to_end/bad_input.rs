@@ -1,0 +1,86 @@
+//! Records that nobody can decode are set aside, and the shard goes on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_sdk_kinesis::primitives::Blob;
+use bytes::Bytes;
+use warmcast_proto::change::{Change, ChangeKind};
+use warmcast_proto::frame::{Compression, Compressor, FrameBuilder};
+use warmcast_proto::position::Position;
+use warmcast_sandbox::daemon::STREAM;
+use warmcast_sandbox::entry::Entry;
+use warmcast_sandbox::workload::Ledger;
+use warmcast_sandbox::world::World;
+
+use crate::support::*;
+
+fn bytes_in(directory: &Path) -> u64 {
+    let files = std::fs::read_dir(directory).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+async fn put_record(world: &World, data: Vec<u8>) {
+    let client = world.regions()[0].kinesis().client();
+    let put = client.put_record().stream_name(STREAM).partition_key("by hand").data(Blob::new(data));
+    put.send().await.unwrap();
+}
+
+/// A frame with one deletion, so that taking it for good would show.
+fn frame(key: &'static str) -> Vec<u8> {
+    let mut builder = FrameBuilder::new();
+    builder.push(&Change {
+        table: Arc::from(TABLE),
+        key: Bytes::from_static(key.as_bytes()),
+        position: Position::MAX,
+        kind: ChangeKind::Delete,
+        created_ms: 1,
+        payload: Bytes::new(),
+    });
+    builder.finish(&mut Compressor::new(Compression::None).unwrap()).unwrap().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undecodable_record_is_set_aside_and_the_shard_goes_on() {
+    let mut world = world().await;
+    put(&world, TABLE, Default::default(), "victim").await;
+    wait_in_every_region(&world, "victim", is_live).await;
+    let letters = world.regions()[0].cache_writer().dead_letters().to_owned();
+    assert_eq!(bytes_in(&letters), 0);
+
+    let mut corrupted = frame("victim");
+    *corrupted.last_mut().unwrap() ^= 1;
+    let mut known = 0;
+    for poison in [b"no frame at all".to_vec(), corrupted, Vec::from(*b"WC")] {
+        put_record(&world, poison).await;
+        known = eventually("a dead letter", || async {
+            let now = bytes_in(&letters);
+            (now > known).then_some(now)
+        })
+        .await;
+    }
+
+    let stats = || world.regions()[0].cache_writer().stats();
+    eventually("three dead letters counted", || async { (stats().total("dead_letters") == 3).then_some(()) })
+        .await;
+    // Enough keys to have some in every shard.
+    for index in 0..32 {
+        put(&world, TABLE, Default::default(), &format!("after-{index}")).await;
+    }
+    assert_regions_equal(&mut world, &Ledger::new()).await;
+    wait_for_entry(&world, 0, (TABLE, "victim"), |entry| !entry.is_tombstone()).await;
+    stop(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_record_by_hand_is_applied() {
+    // Without this, the test above could pass because records put by hand are never read.
+    let world = world().await;
+    put_record(&world, frame("by-hand")).await;
+    let is_it = |entry: &Entry| entry.is_tombstone() || *entry == Entry::Absent;
+    let received = || world.regions()[0].cache_writer().stats().total("changes_received");
+    let before = received();
+    eventually("the record is received", || async { (received() > before).then_some(()) }).await;
+    wait_for_entry(&world, 0, (TABLE, "by-hand"), is_it).await;
+    stop(world).await;
+}

@@ -1,0 +1,134 @@
+//! The `sandbox` program itself: its exit codes, its endpoints file, and that it leaves no process behind.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use warmcast_sandbox::up::Endpoints;
+
+use crate::support::*;
+
+fn sandbox(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox"));
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Process ids of the running children of a process.
+fn children(parent: u32) -> Vec<u32> {
+    let processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let pids = processes.filter_map(|name| name.parse::<u32>().ok());
+    pids.filter(|&pid| parent_of(pid) == Some(parent)).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the command's name in parentheses: state, parent.
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+}
+
+async fn start_up(file: &Path) -> (Child, Vec<u32>) {
+    let child = sandbox(&["up", "--endpoints", file.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the endpoints file", || async { file.exists().then_some(()) }).await;
+    let pids = children(child.id().unwrap());
+    // The aggregator, and a cache-writer and a Redis for each of the two regions.
+    assert_eq!(pids.len(), 5);
+    assert!(pids.iter().all(|&pid| is_running(pid)));
+    (child, pids)
+}
+
+async fn ended(child: Child) -> Output {
+    timeout(PATIENCE, child.wait_with_output()).await.expect("the sandbox ends").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_stop_everything() {
+    for stop in [Signal::INT, Signal::TERM] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("endpoints.json");
+        let (child, pids) = start_up(&file).await;
+        let endpoints: Endpoints = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        assert_eq!((endpoints.table.as_str(), endpoints.regions.len()), (TABLE, 2));
+        signal(child.id().unwrap(), stop);
+        let output = ended(child).await;
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(pids.into_iter().filter(|&pid| is_running(pid)).collect::<Vec<_>>(), [0_u32; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_while_starting_leaves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("endpoints.json");
+    let child =
+        sandbox(&["up", "--endpoints", file.to_str().unwrap()]).stdout(Stdio::null()).spawn().unwrap();
+    let pid = child.id().unwrap();
+    let pids =
+        eventually("the first child", || async { Some(children(pid)).filter(|pids| !pids.is_empty()) }).await;
+    signal(pid, Signal::INT);
+    ended(child).await;
+    eventually("no child runs", || async { (!pids.iter().any(|&pid| is_running(pid))).then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_ends_the_sandbox_with_an_error_and_no_orphan() {
+    let directory = tempfile::tempdir().unwrap();
+    let (child, pids) = start_up(&directory.path().join("endpoints.json")).await;
+    signal(*pids.first().unwrap(), Signal::KILL);
+    let output = ended(child).await;
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("ended with signal: 9"), "{errors}");
+    assert!(!pids.into_iter().any(is_running));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_passes_and_says_so() {
+    let arguments =
+        "demo --duration-s 3 --writes-min 1500 --keys 400 --rate 400 --writers 4 --seed 7 --screen never";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let output = timeout(2 * PATIENCE, sandbox(&arguments).output()).await.unwrap().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(printed.contains("seed 7"), "{printed}");
+    assert!(printed.contains("updates per second; eu-west-1 lag p50"), "{printed}");
+    assert!(printed.trim_end().ends_with("verdict: PASS, zero mismatches"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_writes_too_little_fails() {
+    let arguments = "demo --duration-s 1 --ceiling-s 2 --rate 100 --writers 4 --screen never";
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let output = timeout(2 * PATIENCE, sandbox(&arguments).output()).await.unwrap().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("fewer than the 20000 to 5000 asked for"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_in_the_demo_leaves_no_process() {
+    let child = sandbox(&["demo", "--screen", "never"]).stdout(Stdio::null()).spawn().unwrap();
+    let pid = child.id().unwrap();
+    let pids =
+        eventually("five children", || async { Some(children(pid)).filter(|pids| pids.len() == 5) }).await;
+    signal(pid, Signal::INT);
+    let output = ended(child).await;
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    eventually("no child runs", || async { (!pids.iter().any(|&pid| is_running(pid))).then_some(()) }).await;
+}

@@ -1,0 +1,82 @@
+//! The servers and the traffic by themselves, without the daemons: what the other tests stand on.
+
+use std::time::Duration;
+
+use warmcast_sandbox::entry;
+use warmcast_sandbox::verify::{self, Rows};
+use warmcast_sandbox::world::{World, WorldError, WorldOptions};
+
+use crate::support::*;
+
+async fn servers() -> World {
+    World::start_servers(&WorldOptions::default()).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_holds_what_the_traffic_wrote() {
+    let world = servers().await;
+    assert_eq!(world.pids().len(), 2, "a Redis for each region");
+    let traffic = Traffic::start(&world);
+    traffic.more(800).await;
+    let ledger = traffic.finish().await;
+    let rows = verify::read_tables(&world.dynamodb(), world.tables()).await.unwrap();
+    assert_eq!(verify::check_ledger(TABLE, &ledger, &rows), Vec::<String>::new());
+    assert!(rows.len() > 100 && rows.len() < ledger.len(), "{} rows, {} keys", rows.len(), ledger.len());
+    stop(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_seed_writes_the_same_rows() {
+    let mut tables = Vec::new();
+    for _ in 0..2 {
+        let world = servers().await;
+        let traffic = Traffic::start(&world);
+        traffic.more(400).await;
+        tables.push(traffic.finish().await);
+        stop(world).await;
+    }
+    // The writers stop at different moments, so one run may be ahead of the other; the keys come in one order.
+    let [first, second] = [&tables[0], &tables[1]];
+    let common = first.keys().filter(|key| second.contains_key(*key)).count();
+    assert!(common * 10 > first.len() * 8, "{common} of {}", first.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_cache_agrees_with_nothing() {
+    let world = servers().await;
+    put(&world, TABLE, Default::default(), "row").await;
+    let region = &world.regions()[0];
+    let rows = verify::read_tables(&world.dynamodb(), world.tables()).await.unwrap();
+    assert_eq!(rows.keys().cloned().collect::<Vec<_>>(), [entry::redis_key(TABLE, "row")]);
+    let deleted = Default::default();
+    let patient = verify::compare_region(region, &rows, &deleted);
+    // It waits for the row, because it may still be on its way.
+    assert!(tokio::time::timeout(Duration::from_secs(1), patient).await.is_err());
+    let nothing = verify::compare_region(region, &Rows::new(), &Default::default()).await.unwrap();
+    assert!(nothing.agrees());
+    stop(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_starts_again_empty_on_its_port() {
+    let mut world = servers().await;
+    let redis = world.regions_mut()[0].redis_mut();
+    let mut connection = redis.connect().await.unwrap();
+    let () = redis::cmd("SET").arg("key").arg("value").query_async(&mut connection).await.unwrap();
+    let url = redis.url();
+    redis.kill().await.unwrap();
+    assert!(redis.connect().await.is_err());
+    redis.start_again().await.unwrap();
+    assert_eq!(redis.url(), url);
+    assert!(entry::all_redis_keys(&mut redis.connect().await.unwrap()).await.unwrap().is_empty());
+    stop(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_impossible_number_of_regions_is_refused() {
+    for regions in [0, 9] {
+        let options = WorldOptions { regions, ..WorldOptions::default() };
+        let refused = World::start_servers(&options).await.unwrap_err();
+        assert!(matches!(refused, WorldError::Regions { .. }), "{refused}");
+    }
+}
