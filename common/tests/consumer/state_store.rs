@@ -94,6 +94,16 @@ async fn a_former_owner_cannot_checkpoint() {
 }
 
 #[tokio::test]
+async fn an_end_stays_an_end_whatever_lands_late() {
+    let table = Table::start().await;
+    let lease = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
+    table.store.checkpoint(&lease, &Checkpoint::ShardEnd).await.unwrap();
+    table.store.checkpoint(&lease, &Checkpoint::ShardEnd).await.expect("written again after a lost answer");
+    assert_fenced(table.store.checkpoint(&lease, &after(7)).await);
+    assert_eq!(table.lease(STREAM, "a").await.unwrap().checkpoint, Checkpoint::ShardEnd);
+}
+
+#[tokio::test]
 async fn a_released_lease_is_free_at_once() {
     let table = Table::start().await;
     let owned = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();

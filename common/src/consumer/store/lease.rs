@@ -64,20 +64,29 @@ impl StateStore {
             .update(
                 lease,
                 "SET #owner = :new_owner, epoch = :new_epoch",
+                "",
                 &[(":new_owner", s(owner)), (":new_epoch", n(lease.epoch + 1))],
             )
             .await?;
         read(&Item { table: self.table(), attributes: &attributes }, &lease.stream)
     }
 
-    /// Writes how far the shard got, if `lease` still has it.
+    /// Writes how far the shard got, if `lease` still has it. An end stays an end: a write that timed out here may
+    /// land there after the next one.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the lease was lost.
     pub async fn checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        self.update(lease, "SET checkpoint = :checkpoint", &[(":checkpoint", s(checkpoint.to_string()))])
-            .await
-            .map(|_| ())
+        let expression = "SET checkpoint = :checkpoint";
+        let written = (":checkpoint", s(checkpoint.to_string()));
+        let updated = match checkpoint {
+            Checkpoint::ShardEnd => self.update(lease, expression, "", &[written]).await,
+            _ => {
+                let end = (":end", s(Checkpoint::ShardEnd.to_string()));
+                self.update(lease, expression, " AND checkpoint <> :end", &[written, end]).await
+            }
+        };
+        updated.map(|_| ())
     }
 
     /// Gives the lease up, so that another worker need not wait for it to expire.
@@ -85,7 +94,7 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::Fenced`] when the lease was lost before.
     pub async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.update(lease, "REMOVE #owner", &[]).await.map(|_| ())
+        self.update(lease, "REMOVE #owner", "", &[]).await.map(|_| ())
     }
 
     /// Removes the lease of a finished shard, if nobody changed it since.
@@ -119,10 +128,12 @@ impl StateStore {
     }
 
     /// Updates the lease if it still has its owner and epoch, and returns it as it is then.
+    /// Changes the lease if it is still as it was read, and if what `and` adds to the condition holds.
     async fn update(
         &self,
         lease: &Lease,
         expression: &str,
+        and: &str,
         values: &[(&str, AttributeValue)],
     ) -> Result<Attributes, StoreError> {
         let mut request = self
@@ -140,8 +151,10 @@ impl StateStore {
         request = match &lease.owner {
             Some(owner) => request
                 .expression_attribute_values(":owner", s(owner))
-                .condition_expression("#owner = :owner AND epoch = :epoch"),
-            None => request.condition_expression("attribute_not_exists(#owner) AND epoch = :epoch"),
+                .condition_expression(format!("#owner = :owner AND epoch = :epoch{and}")),
+            None => {
+                request.condition_expression(format!("attribute_not_exists(#owner) AND epoch = :epoch{and}"))
+            }
         };
         let answer = request.send().await.map_err(|e| CallError::new("UpdateItem", self.target(), e));
         fenced(answer.map(|updated| updated.attributes.unwrap_or_default()), lease)
