@@ -20,10 +20,11 @@ demo: ## Real updates from a table to Redis in two regions, compared at the end.
 	@$(CARGO) build --locked --workspace --bins
 	@$(CARGO) run --locked --quiet --bin sandbox -- demo --dynamodb $(DYNAMODB) $(ARGS)
 
-# The tests of whole programs come last: the last line printed is theirs.
+# All targets are built at once: by themselves the programs would be built with other features of their libraries,
+# and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
 test: lint ## Every check and every test there is.
 	@$(SETUP) redis java dynamodb-local
-	$(CARGO) build --locked --workspace --bins
+	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests
 

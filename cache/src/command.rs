@@ -13,8 +13,8 @@ use warmcast_proto::{
 };
 
 use crate::{
-    apply::Refusal,
     config::{AGE_MAX, CacheConfig, TOMBSTONE_TTL},
+    outcome::Refusal,
 };
 
 /// The script that applies one change atomically; its file documents its arguments and answers.

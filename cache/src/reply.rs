@@ -4,7 +4,7 @@
 
 use redis::{ServerError, Value};
 
-use crate::apply::{Outcome, Refusal};
+use crate::outcome::{Outcome, Refusal};
 
 /// The answer to one call of the apply script.
 #[derive(Debug, PartialEq)]

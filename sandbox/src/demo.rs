@@ -132,10 +132,9 @@ impl Verdict {
             "every row against every region:".to_owned(),
         ];
         for region in &self.comparisons {
-            let Comparison { region: name, rows, equal, tombstones, absent, mismatches, .. } = region;
+            let Comparison { region: name, rows, equal, tombstones, mismatches, .. } = region;
             lines.push(format!(
-                "  {name:<16} {equal} of {rows} rows equal, {tombstones} tombstones, {absent} absent, \
-                 {mismatches} mismatches"
+                "  {name:<15} {equal} of {rows} rows equal, {tombstones} tombstones, {mismatches} mismatches"
             ));
             lines.extend(region.explained.iter().map(|mismatch| format!("    {mismatch}")));
         }
@@ -158,7 +157,7 @@ impl Verdict {
         let mut line = format!("{updates:.0} updates per second");
         for region in &self.last.regions {
             let (p50, p99) = (screen::milliseconds(region.lag.p50), screen::milliseconds(region.lag.p99));
-            line.push_str(&format!("; {} lag p50 {p50} p99 {p99}", region.name));
+            line.push_str(&format!("\n  {:<15} lag p50 {p50}, p99 {p99}", region.name));
         }
         line
     }

@@ -17,9 +17,9 @@ use crate::retry::{Backoff, Class};
 use super::ack::{Ack, ShardAcks};
 use super::budget::{ByteBudget, BytePermit};
 use super::checkpoint::Checkpoint;
+use super::lag::{Lags, lag_ms};
 use super::source::{Page, Shard, SourceError, SourceRecord, StreamSource};
 use super::store::{Lease, StoreError};
-use super::supervisor::Lags;
 use super::worker::Worker;
 
 /// A record on its way, with the duty to report it done.
@@ -337,15 +337,6 @@ struct Place {
     checkpoint: Checkpoint,
     /// Where to read on; made anew from the checkpoint when there is none.
     iterator: Option<String>,
-}
-
-/// How far a page's end is behind the shard's tip. An empty page of a source that does not tell is the tip.
-fn lag_ms<R>(page: &Page<R>) -> u64 {
-    match (page.behind, page.records.last()) {
-        (Some(behind), _) => u64::try_from(behind.as_millis()).unwrap_or(u64::MAX),
-        (None, Some(last)) if last.created_ms > 0 => now_ms().saturating_sub(last.created_ms),
-        (None, _) => 0,
-    }
 }
 
 /// An idle shard is read less and less often, a busy one as often as its service allows.

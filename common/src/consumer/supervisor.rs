@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,7 @@ use crate::retry::Backoff;
 
 use super::budget::ByteBudget;
 use super::checkpoint::Checkpoint;
+use super::lag::Lags;
 use super::lineage::Lineage;
 use super::shard::{Processor, ShardExit, ShardFailure, ShardTask};
 use super::source::{Shard, StreamSource};
@@ -37,25 +37,6 @@ const NOW_MARGIN_MS: u64 = 120_000;
 
 /// The longest pause before a failed shard is started again.
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// The greatest lag over all shards that this process reads. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Lags(Arc<Mutex<HashMap<String, u64>>>);
-
-impl Lags {
-    /// The greatest, in milliseconds; 0 while nothing is read.
-    pub fn max_ms(&self) -> u64 {
-        self.0.lock().values().copied().max().unwrap_or(0)
-    }
-
-    pub(super) fn set(&self, stream: &str, shard: &str, lag_ms: u64) {
-        self.0.lock().insert(format!("{stream}/{shard}"), lag_ms);
-    }
-
-    fn remove(&self, stream: &str, shard: &str) {
-        self.0.lock().remove(&format!("{stream}/{shard}"));
-    }
-}
 
 /// Consumes a stream.
 pub struct Consumer<S, P> {

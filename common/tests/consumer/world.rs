@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use warmcast_common::consumer::Lags;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::supervisor::Lags;
 use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Worker, WorkerConfig};
 
 use super::recorder::Recorder;

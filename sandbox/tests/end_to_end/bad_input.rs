@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_sdk_kinesis::primitives::Blob;
 use bytes::Bytes;
@@ -26,6 +27,12 @@ async fn put_record(world: &World, data: Vec<u8>) {
     put.send().await.unwrap();
 }
 
+/// A change that is too old is left out where there is no entry: these are of now.
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since_epoch.as_millis()).unwrap()
+}
+
 /// A frame with one deletion, so that taking it for good would show.
 fn frame(key: &'static str) -> Vec<u8> {
     let mut builder = FrameBuilder::new();
@@ -34,7 +41,7 @@ fn frame(key: &'static str) -> Vec<u8> {
         key: Bytes::from_static(key.as_bytes()),
         position: Position::MAX,
         kind: ChangeKind::Delete,
-        created_ms: 1,
+        created_ms: now_ms(),
         payload: Bytes::new(),
     });
     builder.finish(&mut Compressor::new(Compression::None).unwrap()).unwrap().to_vec()
@@ -77,10 +84,6 @@ async fn a_sound_record_by_hand_is_applied() {
     // Without this, the test above could pass because records put by hand are never read.
     let world = world().await;
     put_record(&world, frame("by-hand")).await;
-    let is_it = |entry: &Entry| entry.is_tombstone() || *entry == Entry::Absent;
-    let received = || world.regions()[0].cache_writer().stats().total("changes_received");
-    let before = received();
-    eventually("the record is received", || async { (received() > before).then_some(()) }).await;
-    wait_for_entry(&world, 0, (TABLE, "by-hand"), is_it).await;
+    wait_for_entry(&world, 0, (TABLE, "by-hand"), Entry::is_tombstone).await;
     stop(world).await;
 }

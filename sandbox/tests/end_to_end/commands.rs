@@ -41,6 +41,8 @@ fn is_running(pid: u32) -> bool {
 
 async fn start_up(file: &Path) -> (Child, Vec<u32>) {
     let child = sandbox(&["up", "--endpoints", file.to_str().unwrap()])
+        // Logs of a failed run are kept: here they go with the test.
+        .env("TMPDIR", file.parent().unwrap())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -115,7 +117,10 @@ async fn the_demo_passes_and_says_so() {
 async fn a_demo_that_writes_too_little_fails() {
     let arguments = "demo --duration-s 1 --ceiling-s 2 --rate 100 --writers 4 --screen never";
     let arguments: Vec<&str> = arguments.split(' ').collect();
-    let output = timeout(2 * PATIENCE, sandbox(&arguments).output()).await.unwrap().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = sandbox(&arguments);
+    demo.env("TMPDIR", directory.path());
+    let output = timeout(2 * PATIENCE, demo.output()).await.unwrap().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(printed.contains("fewer than the 20000 to 5000 asked for"), "{printed}");

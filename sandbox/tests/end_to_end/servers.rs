@@ -26,22 +26,6 @@ async fn the_table_holds_what_the_traffic_wrote() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_seed_writes_the_same_rows() {
-    let mut tables = Vec::new();
-    for _ in 0..2 {
-        let world = servers().await;
-        let traffic = Traffic::start(&world);
-        traffic.more(400).await;
-        tables.push(traffic.finish().await);
-        stop(world).await;
-    }
-    // The writers stop at different moments, so one run may be ahead of the other; the keys come in one order.
-    let [first, second] = [&tables[0], &tables[1]];
-    let common = first.keys().filter(|key| second.contains_key(*key)).count();
-    assert!(common * 10 > first.len() * 8, "{common} of {}", first.len());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_cache_agrees_with_nothing() {
     let world = servers().await;
     put(&world, TABLE, Default::default(), "row").await;
