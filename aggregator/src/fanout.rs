@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::Ack;
 use warmcast_proto::frame::{BuildError, Compressor};
 
@@ -21,7 +22,8 @@ pub struct RegionFrame {
     pub acks: Vec<Ack>,
 }
 
-/// Batches what comes from `intake` and sends frames to `regions` until `intake` closes and all is sent.
+/// Batches what comes from `intake` and sends frames to `regions` until `intake` closes and all is sent. After
+/// `shutdown` nothing lingers: the shards that are drained wait for their changes.
 ///
 /// # Errors
 /// When the compressor cannot be set up.
@@ -29,16 +31,19 @@ pub async fn run(
     config: BatchConfig,
     mut intake: mpsc::Receiver<Vec<Pending>>,
     regions: Vec<mpsc::Sender<RegionFrame>>,
+    shutdown: CancellationToken,
 ) -> Result<(), BuildError> {
     let mut fanout = Fanout { compressor: Compressor::new(config.compression)?, regions };
     let mut batcher = Batcher::new(config);
     loop {
-        while let Some(batch) = batcher.pop_due(Instant::now()) {
+        let draining = shutdown.is_cancelled();
+        while let Some(batch) = if draining { batcher.pop() } else { batcher.pop_due(Instant::now()) } {
             fanout.send(batch).await;
         }
         tokio::select! {
             biased;
             () = sleep_until(batcher.next_due()) => {}
+            () = shutdown.cancelled(), if !draining => {}
             pending = intake.recv() => {
                 let Some(pending) = pending else { break };
                 for Pending { change, ack } in pending {

@@ -43,11 +43,14 @@ pub struct Producer {
 impl Producer {
     /// Logs what is wrong with the stream, if anything is. It may be created later: the puts go on trying.
     pub async fn check_stream(&self) {
-        let described = self.client.describe_stream_summary().stream_name(&*self.stream).send().await;
-        if let Err(error) = described {
-            let error = CallError::new("DescribeStreamSummary", self.target(), error);
+        if let Err(error) = self.describe_stream().await {
             tracing::error!(region = &*self.region, %error, "the target stream cannot be used yet; puts are tried until it can");
         }
+    }
+
+    async fn describe_stream(&self) -> Result<(), CallError> {
+        let described = self.client.describe_stream_summary().stream_name(&*self.stream).send().await;
+        described.map(drop).map_err(|error| CallError::new("DescribeStreamSummary", self.target(), error))
     }
 
     /// Sends what comes from `frames` until it closes and all is sent.
@@ -92,7 +95,11 @@ impl Producer {
                     trouble
                 }
                 Err(error) if error.class == Class::Permanent && frames.len() == 1 => {
-                    return self.set_aside(frames, &error);
+                    // A wrong endpoint or stream name has every call refused: that is no reason to give up frames.
+                    match self.describe_stream().await {
+                        Ok(()) => return self.set_aside(frames, &error),
+                        Err(unusable) => Some(format!("{error}; {unusable}")),
+                    }
                 }
                 // One of several is refused: which shows when each half is sent by itself.
                 Err(error) if error.class == Class::Permanent => {

@@ -11,6 +11,7 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Lags, Worker};
 use warmcast_common::dead_letter::DeadLetters;
 use warmcast_common::retry::until_ok;
+use warmcast_common::telemetry::log_at_intervals;
 
 use crate::change::ChangeMaker;
 use crate::config::{Config, RegionConfig, TableConfig};
@@ -34,7 +35,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let dead_letters = Arc::new(DeadLetters::open(&config.dead_letters)?);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);
-    refuse_unusable_tables(&dynamodb, &config.tables).await?;
+    let looked = shutdown.run_until_cancelled(refuse_unusable_tables(&dynamodb, &config.tables)).await;
+    let Some(usable) = looked else { return Ok(()) };
+    usable?;
     let store = StateStore::new(dynamodb.clone(), &config.state.table);
     let announce = Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone());
     let Some(worker) = shutdown.run_until_cancelled(announce).await else { return Ok(()) };
@@ -43,7 +46,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let budget = ByteBudget::new(config.queue_bytes_max);
 
     let (to_batcher, from_intake) = mpsc::channel(INTAKE_PAGES_MAX);
-    let mut tailing = JoinSet::new();
+    // One set for all: a task that dies before its time ends the process, whichever it is. Left without a producer
+    // or the batcher, the shards would be read again and again for nothing.
+    let mut tasks: JoinSet<Result<(), anyhow::Error>> = JoinSet::new();
     for table in config.tables.clone() {
         let tail = Tail {
             table,
@@ -57,40 +62,41 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
             dead_letters: Arc::clone(&dead_letters),
             stats: Arc::clone(&stats),
         };
-        tailing.spawn(tail.run(shutdown.clone()));
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move {
+            tail.run(shutdown).await;
+            Ok(())
+        });
     }
     // The batcher ends when the last table's sender is gone, the producers when the batcher's are.
     drop(to_batcher);
-    let mut sending = JoinSet::new();
     let mut to_regions = Vec::new();
     for region in &config.regions {
         let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
         to_regions.push(to_region);
         let producer = producer(region, &config, &dead_letters, &stats).await;
         let puts_in_flight_max = region.puts_in_flight_max;
-        sending.spawn(async move {
+        tasks.spawn(async move {
             producer.check_stream().await;
             producer.run(from_fanout, puts_in_flight_max).await;
             Ok(())
         });
     }
-    sending.spawn(fanout::run(config.batch, from_intake, to_regions));
+    let fanout = fanout::run(config.batch, from_intake, to_regions, shutdown.clone());
+    tasks.spawn(async move { fanout.await.context("build frames") });
 
     // The heartbeat goes on while the shards drain: their leases are held until they are released.
     let drained = CancellationToken::new();
     let working = async {
-        while let Some(ended) = tailing.join_next().await {
-            ended.context("table task")?;
-        }
-        while let Some(ended) = sending.join_next().await {
-            ended.context("sending task")?.context("build frames")?;
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a task of the pipeline")??;
         }
         drained.cancel();
         if shutdown.is_cancelled() { Ok(()) } else { Err(anyhow!("every table's task ended")) }
     };
     let beating = async { worker.beat(&drained).await.context("heartbeat") };
     let logging = async {
-        stats.log(config.log.stats_interval, &lags, &budget, &drained).await;
+        log_at_intervals(config.log.stats_interval, &drained, || stats.log(&lags, &budget)).await;
         Ok(())
     };
     tokio::try_join!(working, beating, logging)?;

@@ -1,9 +1,7 @@
 //! What the aggregator counts, and the line that tells it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::{ByteBudget, Lags};
 
 /// Counters since the process started.
@@ -31,22 +29,8 @@ impl Stats {
         counter.fetch_add(count as u64, Relaxed);
     }
 
-    /// Logs a `stats` line at every interval and once at the end.
-    pub async fn log(
-        &self,
-        interval: Duration,
-        lags: &Lags,
-        budget: &ByteBudget,
-        shutdown: &CancellationToken,
-    ) {
-        let mut ticks = tokio::time::interval(interval);
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.log_once(lags, budget);
-        }
-        self.log_once(lags, budget);
-    }
-
-    fn log_once(&self, lags: &Lags, budget: &ByteBudget) {
+    /// Logs a `stats` line.
+    pub fn log(&self, lags: &Lags, budget: &ByteBudget) {
         tracing::info!(
             records_read = self.records_read.load(Relaxed),
             changes_sent = self.changes_sent.load(Relaxed),

@@ -4,7 +4,7 @@
 //! acks them together with the ones they replaced. While a call is under way the next changes gather, so
 //! batches grow with the load, and an idle reducer applies at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ use crate::unpack::Routed;
 /// Changes that one call applies at most. The server takes some 100,000 a second and connection, so a call is
 /// far from its deadline.
 const CHANGES_MAX: usize = 2_048;
+/// Bytes of payload that one call applies at most, one larger change aside: a tenth of a second at 40 MB/s. A call
+/// that cannot end before its deadline would be read again and again.
+const CALL_BYTES_MAX: usize = 4 << 20;
 
 /// Pauses between tries while the cache cannot be reached: short, because bidders wait for fresh entries.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -69,40 +72,46 @@ impl Reducer {
     }
 
     /// Applies until the cache has answered for each change. What it cannot answer now is applied again.
-    async fn apply_all(&self, mut pending: Vec<Newest<Ack>>) {
+    async fn apply_all(&self, newest: Vec<Newest<Ack>>) {
         let (mut pauses, mut complaints) = (Backoff::new(RETRY_FIRST, RETRY_MAX), LogLimiter::default());
-        loop {
-            let changes: Vec<Change> = pending.iter().map(|newest| newest.change.clone()).collect();
-            let answers = self.applier.apply(&changes).await;
-            let mut again = Vec::new();
-            let mut unavailable = None;
-            for (newest, answer) in pending.into_iter().zip(answers) {
-                match answer {
-                    Ok(outcome) => self.settled(newest, outcome),
-                    Err(ApplyError::Refused { refusal, .. }) => again.extend(self.refused(newest, &refusal)),
-                    // Dropping the acks has the shard's lease proven and its records read again: a writer that was
-                    // paused past its deadline may have lost the lease.
-                    Err(error @ ApplyError::PastDeadline { .. }) => {
-                        tracing::warn!(position = ?newest.change.position, %error, "its shard is read again");
-                    }
-                    Err(error @ ApplyError::Unavailable { .. }) => {
-                        unavailable = Some(error);
-                        again.push(newest);
-                    }
-                }
-            }
-            if again.is_empty() {
-                return;
-            }
+        let mut pending = VecDeque::from(newest);
+        while !pending.is_empty() {
+            let len = changes_of_call(pending.iter().map(|newest| newest.change.payload.len()));
+            let (again, unavailable) = self.apply(pending.drain(..len).collect()).await;
+            // Their order does not matter: no two are of the same key.
+            pending.extend(again);
             if let Some(error) = unavailable {
-                Stats::add(&self.stats.retries, again.len());
+                Stats::add(&self.stats.retries, pending.len());
                 if let Some(repeats) = complaints.due(Instant::now()) {
-                    tracing::warn!(%error, changes = again.len(), repeats, "changes are applied again until the cache takes them");
+                    tracing::warn!(%error, changes = pending.len(), repeats, "changes are applied again until the cache takes them");
                 }
                 tokio::time::sleep(pauses.next_pause()).await;
             }
-            pending = again;
         }
+    }
+
+    /// One call. Gives back what must be applied again, and why the cache was unavailable, if it was.
+    async fn apply(&self, call: Vec<Newest<Ack>>) -> (Vec<Newest<Ack>>, Option<ApplyError>) {
+        let changes: Vec<Change> = call.iter().map(|newest| newest.change.clone()).collect();
+        let answers = self.applier.apply(&changes).await;
+        let mut again = Vec::new();
+        let mut unavailable = None;
+        for (newest, answer) in call.into_iter().zip(answers) {
+            match answer {
+                Ok(outcome) => self.settled(newest, outcome),
+                Err(ApplyError::Refused { refusal, .. }) => again.extend(self.refused(newest, &refusal)),
+                // Dropping the acks has the shard's lease proven and its records read again: a writer that was
+                // paused past its deadline may have lost the lease.
+                Err(error @ ApplyError::PastDeadline { .. }) => {
+                    tracing::warn!(position = ?newest.change.position, %error, "its shard is read again");
+                }
+                Err(error @ ApplyError::Unavailable { .. }) => {
+                    unavailable = Some(error);
+                    again.push(newest);
+                }
+            }
+        }
+        (again, unavailable)
     }
 
     fn settled(&self, newest: Newest<Ack>, outcome: Outcome) {
@@ -137,6 +146,19 @@ impl Reducer {
         let change = Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change };
         Some(Newest { change, acks, refused: true })
     }
+}
+
+/// How many of these changes, in order, one call applies; at least one if there is one.
+fn changes_of_call(payload_bytes: impl Iterator<Item = usize>) -> usize {
+    let mut bytes = 0;
+    payload_bytes
+        .take(CHANGES_MAX)
+        .enumerate()
+        .take_while(|(index, payload)| {
+            bytes += payload;
+            *index == 0 || bytes <= CALL_BYTES_MAX
+        })
+        .count()
 }
 
 /// The newest change of each key, in the order in which the keys first came, with the acks of all its changes.
@@ -209,6 +231,22 @@ mod tests {
             prop_assert!(expected.is_empty());
             acks.sort_unstable();
             prop_assert_eq!(acks, (0..changes.len()).collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_call_has_no_more_than_ends_before_its_deadline(
+            payloads in prop::collection::vec(0usize..1_500_000, 0..30),
+            small in prop::collection::vec(0usize..100, 0..3_000),
+        ) {
+            for sizes in [payloads, small] {
+                let len = changes_of_call(sizes.iter().copied());
+                let bytes = |n: usize| sizes[..n].iter().sum::<usize>();
+                prop_assert!(len <= CHANGES_MAX && bytes(len) <= CALL_BYTES_MAX);
+                prop_assert!(len == sizes.len() || len == CHANGES_MAX || bytes(len + 1) > CALL_BYTES_MAX);
+            }
+            prop_assert_eq!(changes_of_call([CALL_BYTES_MAX + 1, 0].into_iter()), 1);
         }
     }
 

@@ -12,6 +12,7 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Lags, Worker};
 use warmcast_common::dead_letter::DeadLetters;
 use warmcast_common::retry::until_ok;
+use warmcast_common::telemetry::log_at_intervals;
 
 use crate::config::Config;
 use crate::reducer::Reducer;
@@ -37,7 +38,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let (read, inflated) =
         (ByteBudget::new(config.queue.read_bytes_max), ByteBudget::new(config.queue.inflated_bytes_max));
 
-    let mut applying = JoinSet::new();
+    // One set for all: a task that dies before its time ends the process, whichever it is. Left without a reducer,
+    // the shards would be read again and again for nothing.
+    let mut tasks = JoinSet::new();
     let mut reducers = Vec::new();
     for _ in 0..config.reducers {
         let (to_reducer, from_unpack) = mpsc::channel(REDUCER_QUEUE_MAX);
@@ -48,7 +51,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
             dead_letters: Arc::clone(&dead_letters),
             stats: Arc::clone(&stats),
         };
-        applying.spawn(reducer.run(from_unpack));
+        tasks.spawn(reducer.run(from_unpack));
     }
     // The reducers end when the consumer, which has the unpacker, is gone.
     let unpack = Unpack { reducers, inflated: inflated.clone(), dead_letters, stats: Arc::clone(&stats) };
@@ -60,20 +63,20 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
         lags.clone(),
         ConsumerConfig { from_trim_horizon: config.kinesis.from_trim_horizon },
     );
+    tasks.spawn(consumer.run(shutdown.clone()));
 
     // The heartbeat goes on while the shards drain: their leases are held until they are released.
     let drained = CancellationToken::new();
     let working = async {
-        consumer.run(shutdown.clone()).await;
-        while let Some(ended) = applying.join_next().await {
-            ended.context("reducer task")?;
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a task of the pipeline")?;
         }
         drained.cancel();
         if shutdown.is_cancelled() { Ok(()) } else { Err(anyhow!("the consumer ended")) }
     };
     let beating = async { worker.beat(&drained).await.context("heartbeat") };
     let logging = async {
-        stats.log(config.log.stats_interval, &lags, [&read, &inflated], &drained).await;
+        log_at_intervals(config.log.stats_interval, &drained, || stats.log(&lags, &read, &inflated)).await;
         Ok(())
     };
     tokio::try_join!(working, beating, logging)?;

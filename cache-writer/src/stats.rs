@@ -1,13 +1,11 @@
 //! What the cache-writer counts, and the line that tells it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::{ByteBudget, Lags};
 
 /// Counters since the process started. Every change received is in the end applied, stale, too old, coalesced
-/// or failed.
+/// or failed; the invalidation that stands for a failed one is applied beside.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Changes unpacked from frames.
@@ -34,22 +32,8 @@ impl Stats {
         counter.fetch_add(count as u64, Relaxed);
     }
 
-    /// Logs a `stats` line at every interval and once at the end.
-    pub async fn log(
-        &self,
-        interval: Duration,
-        lags: &Lags,
-        budgets: [&ByteBudget; 2],
-        shutdown: &CancellationToken,
-    ) {
-        let mut ticks = tokio::time::interval(interval);
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.log_once(lags, budgets);
-        }
-        self.log_once(lags, budgets);
-    }
-
-    fn log_once(&self, lags: &Lags, [read, inflated]: [&ByteBudget; 2]) {
+    /// Logs a `stats` line.
+    pub fn log(&self, lags: &Lags, read: &ByteBudget, inflated: &ByteBudget) {
         tracing::info!(
             changes_received = self.changes_received.load(Relaxed),
             changes_applied = self.changes_applied.load(Relaxed),

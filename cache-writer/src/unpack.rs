@@ -42,9 +42,8 @@ impl Processor for Unpack {
             let sequence = record.sequence.as_ref().map(SequenceNumber::as_str);
             match self.inflate(&record.body, &ack).await {
                 Ok(changes) => {
-                    let set_aside = |error: &ChangeError| {
-                        self.set_aside(stream, shard, sequence, &error.to_string(), &record.body);
-                    };
+                    let set_aside =
+                        |reason: &str| self.set_aside(stream, shard, sequence, reason, &record.body);
                     self.route(changes, ack, set_aside).await;
                 }
                 Err(error) => {
@@ -70,15 +69,11 @@ impl Unpack {
         decode(frame.clone(), FRAME_BODY_BYTES_MAX)
     }
 
-    async fn route(
-        &self,
-        changes: Vec<Result<Change, ChangeError>>,
-        ack: Ack,
-        set_aside: impl Fn(&ChangeError),
-    ) {
+    async fn route(&self, changes: Vec<Result<Change, ChangeError>>, ack: Ack, set_aside: impl Fn(&str)) {
         Stats::add(&self.stats.changes_received, changes.len());
         let mut queues: Vec<Vec<Routed>> = self.reducers.iter().map(|_| Vec::new()).collect();
         let acks = ack.split(changes.len());
+        let mut bad = Vec::new();
         for (change, ack) in changes.into_iter().zip(acks) {
             match change {
                 Ok(change) => {
@@ -87,12 +82,18 @@ impl Unpack {
                         queue.push(Routed { change, ack });
                     }
                 }
-                Err(error) => {
-                    set_aside(&error);
-                    ack.done();
-                }
+                Err(error) => bad.push((error, ack)),
             }
         }
+        // One letter for all of them: it has the whole record, and a frame can have tens of thousands.
+        if let Some(((first, _), others)) = bad.split_first() {
+            Stats::add(&self.stats.changes_failed, bad.len());
+            match others.len() {
+                0 => set_aside(&first.to_string()),
+                others => set_aside(&format!("{first} (and {others} more of its changes)")),
+            }
+        }
+        bad.into_iter().for_each(|(_, ack)| ack.done());
         for (reducer, queue) in self.reducers.iter().zip(queues).filter(|(_, queue)| !queue.is_empty()) {
             // Reducers outlive the shards; were one gone, the dropped acks would have the records read again.
             let _reducer_gone = reducer.send(queue).await;

@@ -50,7 +50,7 @@ pub async fn sdk_config(service: &ServiceConfig) -> SdkConfig {
 
 /// An AWS call that failed: which, on what, why, and what it means.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{operation} on {target}: {message}{}", remedy(*class))]
+#[error("{operation} on {target}: {message}{}", remedy(*class, code.is_some()))]
 pub struct CallError {
     /// The API operation, `GetRecords` say.
     pub operation: &'static str,
@@ -136,10 +136,11 @@ fn class_of_code(code: &str) -> Class {
 }
 
 /// What a person can do about an error of this class, to be appended to its message.
-fn remedy(class: Class) -> &'static str {
+fn remedy(class: Class, answered: bool) -> &'static str {
     match class {
         Class::Denied => " (check the credentials, their permissions and the region)",
         Class::NotFound => " (check the name and the region, or create it)",
+        Class::Transient if !answered => " (check the endpoint and the network, if it lasts)",
         Class::Transient | Class::Throttled | Class::Permanent => "",
     }
 }
@@ -175,6 +176,7 @@ mod tests {
         let error = CallError::new("DescribeTable", "table profiles", error);
         assert_eq!(error.class, Class::Transient);
         assert!(error.to_string().starts_with("DescribeTable on table profiles: "), "{error}");
+        assert!(error.to_string().ends_with("(check the endpoint and the network, if it lasts)"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
     }
 }

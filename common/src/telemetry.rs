@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -65,6 +66,15 @@ pub fn init(config: &LogConfig) {
 
 fn level(word: &str) -> tracing::level_filters::LevelFilter {
     word.parse().unwrap_or(tracing::level_filters::LevelFilter::INFO)
+}
+
+/// Calls `log` at every interval until `end`, and once more then.
+pub async fn log_at_intervals(interval: Duration, end: &CancellationToken, log: impl Fn()) {
+    let mut ticks = tokio::time::interval(interval);
+    while end.run_until_cancelled(ticks.tick()).await.is_some() {
+        log();
+    }
+    log();
 }
 
 /// Lets a message that may repeat for hours through at once, and then once in a while with what was left out.

@@ -37,7 +37,7 @@ pub enum CheckError {
         reason: String,
     },
     /// A checkpoint in a form that is not known.
-    #[error("the checkpoint {0:?} is none of trim-horizon, latest, after:<sequence number>, shard-end")]
+    #[error("the checkpoint {0:?} is none of trim-horizon, at-time:<ms>, after:<sequence number>, shard-end")]
     UnknownCheckpoint(String),
     /// A record in a stream that is no frame, though nothing but the aggregator wrote to it.
     #[error("record {record} of shard {shard} is no sound frame: {reason}")]
@@ -64,7 +64,7 @@ fn service<E: std::error::Error>(action: &str) -> impl Fn(E) -> CheckError {
 /// How far a shard is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checkpoint {
-    /// Nothing is claimed to be done (`trim-horizon`, `latest`).
+    /// Nothing is claimed to be done (`trim-horizon`, `at-time:MS`).
     Nothing,
     /// Everything up to and with this sequence number.
     After(DecimalSequence),
@@ -79,7 +79,8 @@ impl Checkpoint {
     /// A form that is not known.
     pub fn parse(text: &str) -> Result<Self, CheckError> {
         match text {
-            "trim-horizon" | "latest" => Ok(Self::Nothing),
+            "trim-horizon" => Ok(Self::Nothing),
+            _ if text.starts_with("at-time:") => Ok(Self::Nothing),
             "shard-end" => Ok(Self::ShardEnd),
             _ => {
                 let sequence = text.strip_prefix("after:").and_then(DecimalSequence::parse);
@@ -459,7 +460,7 @@ mod tests {
     #[test]
     fn checkpoints_are_read() {
         assert_eq!(Checkpoint::parse("trim-horizon").unwrap(), Checkpoint::Nothing);
-        assert_eq!(Checkpoint::parse("latest").unwrap(), Checkpoint::Nothing);
+        assert_eq!(Checkpoint::parse("at-time:1700000000000").unwrap(), Checkpoint::Nothing);
         assert_eq!(Checkpoint::parse("shard-end").unwrap(), Checkpoint::ShardEnd);
         assert_eq!(Checkpoint::parse("after:42").unwrap(), Checkpoint::After(sequence("42")));
         assert!(Checkpoint::parse("after:").is_err());

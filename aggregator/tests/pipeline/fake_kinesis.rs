@@ -1,0 +1,211 @@
+//! A Kinesis that follows a script: each PutRecords call gets the next answer of it, and success when it is at its
+//! end. What it took is kept.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// More calls than any test makes.
+const OPEN: usize = 1 << 20;
+
+/// How a call is answered.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// Every entry is taken, except these, which get the error code.
+    Entries(Vec<(usize, &'static str)>),
+    /// The whole call fails with this status and code.
+    Fails(u16, &'static str),
+    /// Nothing, or something that is no answer of Kinesis.
+    Garbage,
+    /// All entries are taken and one answer too few is given.
+    OneTooFew,
+}
+
+/// The server. Dropping it stops it.
+pub(crate) struct FakeKinesis {
+    pub(crate) url: String,
+    seen: Arc<Shared>,
+    _server: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    script: VecDeque<Answer>,
+    calls: Vec<Vec<Bytes>>,
+    landed: Vec<Bytes>,
+    in_flight: usize,
+    in_flight_max: usize,
+    poison: Option<Bytes>,
+    stream_is_missing: bool,
+    is_no_kinesis: bool,
+}
+
+struct Shared {
+    seen: Mutex<Seen>,
+    /// A call is answered when there is a permit for it.
+    gate: Semaphore,
+}
+
+impl FakeKinesis {
+    /// Answers by this script, at once.
+    pub(crate) async fn start(script: impl IntoIterator<Item = Answer>) -> Self {
+        Self::serve(script, TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    /// The same behind this listener.
+    pub(crate) fn serve(script: impl IntoIterator<Item = Answer>, listener: TcpListener) -> Self {
+        let seen = Seen { script: script.into_iter().collect(), ..Seen::default() };
+        let shared = Arc::new(Shared { seen: Mutex::new(seen), gate: Semaphore::new(OPEN) });
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        // Calls of up to 5 MiB, in base64.
+        let limit = axum::extract::DefaultBodyLimit::max(16 << 20);
+        let app = Router::new().route("/", post(answer)).layer(limit).with_state(Arc::clone(&shared));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self { url, seen: shared, _server: server }
+    }
+
+    /// Stops answering PutRecords.
+    pub(crate) fn hold(&self) {
+        self.seen.gate.forget_permits(usize::MAX);
+    }
+
+    /// Answers again.
+    pub(crate) fn release(&self) {
+        self.seen.gate.add_permits(OPEN);
+    }
+
+    /// Refuses every call that has this data in it.
+    pub(crate) fn refuse(&self, poison: Bytes) {
+        self.seen.seen.lock().unwrap().poison = Some(poison);
+    }
+
+    /// Whether there is a stream.
+    pub(crate) fn stream_is_missing(&self, is_missing: bool) {
+        self.seen.seen.lock().unwrap().stream_is_missing = is_missing;
+    }
+
+    /// Whether it is another service than Kinesis.
+    pub(crate) fn is_no_kinesis(&self, is_none: bool) {
+        self.seen.seen.lock().unwrap().is_no_kinesis = is_none;
+    }
+
+    /// The data of each PutRecords call that came.
+    pub(crate) fn calls(&self) -> Vec<Vec<Bytes>> {
+        self.seen.seen.lock().unwrap().calls.clone()
+    }
+
+    /// The data that was taken.
+    pub(crate) fn landed(&self) -> Vec<Bytes> {
+        self.seen.seen.lock().unwrap().landed.clone()
+    }
+
+    /// The most PutRecords calls that were unanswered at a time.
+    pub(crate) fn in_flight_max(&self) -> usize {
+        self.seen.seen.lock().unwrap().in_flight_max
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let operation = headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap().to_owned();
+    let is_put = match operation.as_str() {
+        "PutRecords" => true,
+        "DescribeStreamSummary" => false,
+        other => panic!("unexpected {other}"),
+    };
+    if !is_put {
+        let seen = shared.seen.lock().unwrap();
+        return refusal_of_any_call(&seen).unwrap_or_else(summary);
+    }
+    let entries = entries(&body);
+    {
+        let mut seen = shared.seen.lock().unwrap();
+        seen.calls.push(entries.clone());
+        seen.in_flight += 1;
+        seen.in_flight_max = seen.in_flight_max.max(seen.in_flight);
+    }
+    shared.gate.acquire().await.unwrap().forget();
+    let mut seen = shared.seen.lock().unwrap();
+    seen.in_flight -= 1;
+    put(&mut seen, entries)
+}
+
+fn put(seen: &mut Seen, entries: Vec<Bytes>) -> Response {
+    if let Some(refusal) = refusal_of_any_call(seen) {
+        return refusal;
+    }
+    if seen.poison.as_ref().is_some_and(|poison| entries.contains(poison)) {
+        return error(400, "ValidationException");
+    }
+    match seen.script.pop_front().unwrap_or(Answer::Entries(Vec::new())) {
+        Answer::Entries(failed) => {
+            let code = |index| failed.iter().find(|(at, _)| *at == index).map(|(_, code)| *code);
+            let results: Vec<Value> = (0..entries.len()).map(|index| result(code(index))).collect();
+            let taken = entries.into_iter().enumerate().filter(|(index, _)| code(*index).is_none());
+            seen.landed.extend(taken.map(|(_, data)| data));
+            json_response(200, &json!({ "FailedRecordCount": failed.len(), "Records": results }))
+        }
+        Answer::Fails(status, code) => error(status, code),
+        Answer::Garbage => (StatusCode::BAD_GATEWAY, "<html>").into_response(),
+        Answer::OneTooFew => {
+            let results: Vec<Value> = (1..entries.len()).map(|_| result(None)).collect();
+            seen.landed.extend(entries);
+            json_response(200, &json!({ "FailedRecordCount": 0, "Records": results }))
+        }
+    }
+}
+
+fn refusal_of_any_call(seen: &Seen) -> Option<Response> {
+    if seen.is_no_kinesis {
+        return Some(error(400, "UnknownOperationException"));
+    }
+    seen.stream_is_missing.then(|| error(400, "ResourceNotFoundException"))
+}
+
+fn entries(body: &[u8]) -> Vec<Bytes> {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    let records = body["Records"].as_array().unwrap();
+    records
+        .iter()
+        .map(|record| BASE64_STANDARD.decode(record["Data"].as_str().unwrap()).unwrap().into())
+        .collect()
+}
+
+fn result(code: Option<&str>) -> Value {
+    match code {
+        Some(code) => json!({ "ErrorCode": code, "ErrorMessage": "by the script" }),
+        None => json!({ "SequenceNumber": "1", "ShardId": "shardId-000000000000" }),
+    }
+}
+
+fn summary() -> Response {
+    json_response(
+        200,
+        &json!({ "StreamDescriptionSummary": {
+            "StreamName": "warmcast", "StreamARN": "arn", "StreamStatus": "ACTIVE", "RetentionPeriodHours": 24,
+            "StreamCreationTimestamp": 1.0, "EnhancedMonitoring": [], "OpenShardCount": 1,
+        }}),
+    )
+}
+
+fn error(status: u16, code: &str) -> Response {
+    json_response(status, &json!({ "__type": code, "message": "by the script" }))
+}
+
+fn json_response(status: u16, body: &Value) -> Response {
+    let headers = [("content-type", "application/x-amz-json-1.1")];
+    (StatusCode::from_u16(status).unwrap(), headers, body.to_string()).into_response()
+}

@@ -1,0 +1,22 @@
+//! The aggregator against real servers inside this process (an embedded DynamoDB, an embedded Kinesis), and its
+//! producer against a Kinesis that follows a script.
+//!
+//! The modules from [`wait`] to [`world`] are the parts; the others are the tests.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the parts of a test fail by panicking"
+)]
+
+mod wait;
+mod servers;
+mod fake_kinesis;
+mod world;
+
+mod producer;
+mod expiry;
+mod running;
+mod outages;

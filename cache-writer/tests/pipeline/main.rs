@@ -1,0 +1,28 @@
+//! The cache-writer against real servers: an embedded Kinesis and DynamoDB inside this process, and a Redis of its
+//! own for each test.
+//!
+//! The modules from [`wait`] to [`world`] are the parts; the others are the tests.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the parts of a test fail by panicking"
+)]
+
+#[path = "../../../aggregator/tests/pipeline/wait.rs"]
+mod wait;
+#[path = "../../../aggregator/tests/pipeline/servers.rs"]
+#[expect(dead_code, reason = "the aggregator's tests need more of it")]
+mod servers;
+#[path = "../../../cache/tests/support/mod.rs"]
+#[expect(dead_code, reason = "the tests of the cache need more of it")]
+mod redis_server;
+mod world;
+
+mod running;
+mod bad_input;
+mod outages;
+mod resharding;
+mod inflation;
