@@ -96,6 +96,7 @@ impl Reducer {
         let answers = self.applier.apply(&changes).await;
         let mut again = Vec::new();
         let mut unavailable = None;
+        let mut late = None;
         for (newest, answer) in call.into_iter().zip(answers) {
             match answer {
                 Ok(outcome) => self.settled(newest, outcome),
@@ -103,13 +104,16 @@ impl Reducer {
                 // Dropping the acks has the shard's lease proven and its records read again: a writer that was
                 // paused past its deadline may have lost the lease.
                 Err(error @ ApplyError::PastDeadline { .. }) => {
-                    tracing::warn!(position = ?newest.change.position, %error, "its shard is read again");
+                    late.get_or_insert((error, 0)).1 += 1;
                 }
                 Err(error @ ApplyError::Unavailable { .. }) => {
                     unavailable = Some(error);
                     again.push(newest);
                 }
             }
+        }
+        if let Some((error, changes)) = late {
+            tracing::warn!(%error, changes, "their shards are read again");
         }
         (again, unavailable)
     }
