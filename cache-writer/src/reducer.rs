@@ -22,11 +22,9 @@ use warmcast_proto::frame::{Compression, Compressor, FrameBuilder};
 use crate::stats::Stats;
 use crate::unpack::Routed;
 
-/// Changes that one call applies at most. The server takes some 100,000 a second and connection, so a call is
-/// far from its deadline.
+/// Changes that one call applies at most: so few that a healthy server is far from the call's deadline.
 const CHANGES_MAX: usize = 2_048;
-/// Bytes of payload that one call applies at most, one larger change aside: a tenth of a second at 40 MB/s. A call
-/// that cannot end before its deadline would be read again and again.
+/// Bytes of payload that one call applies at most, one larger change aside. A call that cannot end before its deadline would be read again and again.
 const CALL_BYTES_MAX: usize = 4 << 20;
 
 /// Pauses between tries while the cache cannot be reached: short, because bidders wait for fresh entries.
@@ -78,15 +76,15 @@ impl Reducer {
         while !pending.is_empty() {
             let len = changes_of_call(pending.iter().map(|newest| newest.change.payload.len()));
             let (again, unavailable) = self.apply(pending.drain(..len).collect()).await;
-            // Their order does not matter: no two are of the same key.
-            pending.extend(again);
             if let Some(error) = unavailable {
-                Stats::add(&self.stats.retries, pending.len());
+                Stats::add(&self.stats.retries, again.len());
                 if let Some(repeats) = complaints.due(Instant::now()) {
-                    tracing::warn!(%error, changes = pending.len(), repeats, "changes are applied again until the cache takes them");
+                    tracing::warn!(%error, changes = again.len(), repeats, "changes are applied again until the cache takes them");
                 }
                 tokio::time::sleep(pauses.next_pause()).await;
             }
+            // Their order does not matter: no two are of the same key.
+            pending.extend(again);
         }
     }
 

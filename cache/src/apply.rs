@@ -67,8 +67,7 @@ impl Applier {
     /// Applies changes in their order, in pipelines, and gives one answer for each, in the same order.
     ///
     /// The whole call has one deadline (`apply_deadline` from its start), so that a process that is stopped in the
-    /// middle of it and resumed lands nothing more: give it what takes the server a fraction of that (it takes
-    /// some 100,000 entries a second). What comes late is answered with [`ApplyError::PastDeadline`].
+    /// middle of it and resumed lands nothing more: give it what takes the server a fraction of that. What comes late is answered with [`ApplyError::PastDeadline`].
     ///
     /// A call goes through one connection; concurrent calls spread over all of them. When the connection
     /// fails, the rest of the call is answered at once with [`ApplyError::Unavailable`], and the next call

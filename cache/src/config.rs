@@ -35,7 +35,7 @@ pub struct CacheConfig {
     pub response_timeout: Duration,
     /// Connections, each shared by the calls that it is given in turn. At least 1.
     pub connections: usize,
-    /// The most entries in one pipeline. At least 1. The server's throughput is flat from about 100 on.
+    /// The most entries in one pipeline. At least 1.
     pub pipeline_entries_max: usize,
     /// The most bytes in one pipeline; a larger single entry goes alone.
     pub pipeline_bytes_max: usize,

@@ -33,9 +33,6 @@ pub const DYNAMODB_STREAMS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// second have been reported as the limit, and a page holds up to 1,000 records.
 pub const DYNAMODB_STREAMS_READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// How long DynamoDB Streams keeps a record (AWS: 24 hours).
-pub const DYNAMODB_STREAMS_RETENTION: Duration = Duration::from_hours(24);
-
 /// Tries to find the children of an ended shard before the next full listing: they appear late
 /// (awslabs/dynamodb-streams-kinesis-adapter asks up to ten times).
 pub const CHILD_SHARD_TRIES_MAX: u32 = 10;

@@ -11,6 +11,8 @@
     reason = "the parts of a test fail by panicking"
 )]
 
+#[path = "support/wait.rs"]
+mod support;
 #[path = "consumer/wait.rs"]
 mod wait;
 #[path = "consumer/table.rs"]

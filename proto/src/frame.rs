@@ -73,7 +73,7 @@ pub const CHANGE_OVERHEAD_BYTES_MAX: usize = {
 pub enum Compression {
     /// As it is.
     None,
-    /// zstd: a quarter of the size of profile-like items at level 1 to 3.
+    /// zstd: denser than LZ4.
     Zstd {
         /// zstd's level, -7 (fast) to 22 (small); 0 is zstd's default.
         level: i32,

@@ -11,7 +11,10 @@
     reason = "the parts of a test fail by panicking"
 )]
 
+#[path = "../../../common/tests/support/wait.rs"]
 mod wait;
+#[path = "../../../common/tests/support/errors.rs"]
+mod errors;
 mod servers;
 mod fake_kinesis;
 mod world;

@@ -1,19 +1,16 @@
 //! What the aggregator does while something is not well.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::StreamViewType;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use super::errors::errors_at_start;
 use super::fake_kinesis::FakeKinesis;
 use super::servers::{DynamoDb, Kinesis};
 use super::wait::until;
@@ -92,8 +89,8 @@ async fn refusing(code: &'static str) -> (String, JoinSet<()>) {
     (url, server)
 }
 
-/// The errors that the binary logs within two seconds; it must still run then.
-async fn errors_at_start(dynamodb: &str) -> Vec<Value> {
+/// The errors of an aggregator whose DynamoDB and Kinesis are at this address.
+async fn errors_without(dynamodb: &str) -> Vec<String> {
     let letters = directory();
     let file = letters.path().join("aggregator.toml");
     let text = format!(
@@ -116,33 +113,13 @@ async fn errors_at_start(dynamodb: &str) -> Vec<Value> {
         letters.path().display()
     );
     std::fs::write(&file, text).unwrap();
-    let mut process = Command::new(env!("CARGO_BIN_EXE_aggregator"))
-        .args(["run", "--config"])
-        .arg(&file)
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-    let mut errors = Vec::new();
-    let end = Instant::now() + Duration::from_secs(2);
-    while let Ok(line) = timeout_at(end, lines.next_line()).await {
-        let line = line.unwrap().expect("the process goes on");
-        assert!(!line.contains("hunter2"), "{line}");
-        let line: Value = serde_json::from_str(&line).unwrap();
-        if line["level"] == "ERROR" {
-            errors.push(line);
-        }
-    }
-    assert!(process.try_wait().unwrap().is_none(), "the process goes on");
-    process.kill().await.unwrap();
-    errors
+    errors_at_start(env!("CARGO_BIN_EXE_aggregator"), &file, "hunter2").await
 }
 
 #[tokio::test]
 async fn wrong_credentials_are_said_with_the_remedy_and_tried_again_at_a_bounded_rate() {
     let (url, _server) = refusing("UnrecognizedClientException").await;
-    let errors = errors_at_start(&url).await;
+    let errors = errors_without(&url).await;
     let first = errors.first().unwrap().to_string();
     for part in ["state table state", "DescribeTable", "UnrecognizedClientException", "check the credentials"]
     {
@@ -154,7 +131,7 @@ async fn wrong_credentials_are_said_with_the_remedy_and_tried_again_at_a_bounded
 #[tokio::test]
 async fn an_endpoint_where_nothing_listens_is_named_and_tried_again_at_a_bounded_rate() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let errors = errors_at_start(&format!("http://{closed}")).await;
+    let errors = errors_without(&format!("http://{closed}")).await;
     let first = errors.first().unwrap().to_string();
     for part in ["state table state", "DescribeTable", "onnection refused"] {
         assert!(first.contains(part), "{part} is not in {first}");

@@ -11,8 +11,10 @@
     reason = "the parts of a test fail by panicking"
 )]
 
-#[path = "../../../aggregator/tests/pipeline/wait.rs"]
+#[path = "../../../common/tests/support/wait.rs"]
 mod wait;
+#[path = "../../../common/tests/support/errors.rs"]
+mod errors;
 #[path = "../../../aggregator/tests/pipeline/servers.rs"]
 #[expect(dead_code, reason = "the aggregator's tests need more of it")]
 mod servers;

@@ -1,16 +1,13 @@
 //! What the cache-writer does while something is not well.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
-use tokio::process::Command;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 use warmcast_proto::entry::EntryKind;
 
+use super::errors::errors_at_start;
 use super::redis_server::RedisServer;
 use super::world::{CacheWriter, World, config_text, frame, put_change, shown};
 
@@ -74,26 +71,7 @@ async fn what_cannot_be_reached_at_the_start_is_named_and_tried_again_at_a_bound
     let closed = format!("http://{closed}");
     let url = format!("redis://:hunter2@127.0.0.1:{}", redis.port);
     std::fs::write(&file, config_text(&closed, &closed, &url, directory.path())).unwrap();
-    let mut process = Command::new(env!("CARGO_BIN_EXE_cache-writer"))
-        .args(["run", "--config"])
-        .arg(&file)
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-    let mut errors = Vec::new();
-    let end = Instant::now() + Duration::from_secs(2);
-    while let Ok(line) = timeout_at(end, lines.next_line()).await {
-        let line = line.unwrap().expect("the process goes on");
-        assert!(!line.contains("hunter2"), "{line}");
-        let parsed: Value = serde_json::from_str(&line).unwrap();
-        if parsed["level"] == "ERROR" {
-            errors.push(line);
-        }
-    }
-    assert!(process.try_wait().unwrap().is_none(), "the process goes on");
-    process.kill().await.unwrap();
+    let errors = errors_at_start(env!("CARGO_BIN_EXE_cache-writer"), &file, "hunter2").await;
     for parts in [
         ["the stream cannot be used", "DescribeStreamSummary on stream warmcast", "onnection refused"],
         ["state table state cannot be used", "DescribeTable", "onnection refused"],

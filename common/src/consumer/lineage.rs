@@ -91,16 +91,6 @@ impl Lineage {
             .map(|(id, _)| id.clone())
             .collect()
     }
-
-    /// Forgets a shard.
-    pub fn remove(&mut self, id: &str) {
-        self.shards.remove(id);
-    }
-
-    /// How far a shard got.
-    pub fn checkpoint(&self, id: &str) -> Option<&Checkpoint> {
-        self.shards.get(id).map(|known| &known.checkpoint)
-    }
 }
 
 #[cfg(test)]

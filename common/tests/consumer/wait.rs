@@ -1,23 +1,11 @@
-//! Waiting for what other tasks do: a condition is polled, with a deadline that names it.
+//! Waiting, and making sure that nothing happens meanwhile.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-const DEADLINE: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(5);
-
-/// Waits until `condition` holds.
-///
-/// # Panics
-/// With `what` if it does not within ten seconds.
-pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited {DEADLINE:?} until {what}");
-        sleep(POLL).await;
-    }
-}
+use super::support::POLL;
+pub(crate) use super::support::until;
 
 /// Makes sure that `condition` holds all the time for `duration`: for what must not happen.
 ///

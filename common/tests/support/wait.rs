@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(10);
+/// Pause between two looks.
+pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` holds.
 ///
