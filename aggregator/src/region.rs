@@ -87,6 +87,7 @@ impl Producer {
     /// Sends these frames until the stream has each of them, or never will.
     async fn put_all(self, mut frames: Vec<RegionFrame>) {
         let (mut pauses, mut complaints) = (Backoff::default(), LogLimiter::default());
+        let mut usable = false;
         while !frames.is_empty() {
             let trouble = match self.put(&frames).await {
                 Ok(answer) => {
@@ -94,10 +95,17 @@ impl Producer {
                     frames = failed;
                     trouble
                 }
+                Err(error) if error.class == Class::Permanent && frames.len() == 1 && usable => {
+                    return self.set_aside(frames, &error);
+                }
                 Err(error) if error.class == Class::Permanent && frames.len() == 1 => {
                     // A wrong endpoint or stream name has every call refused: that is no reason to give up frames.
+                    // Only what is refused after the stream was seen to be there is refused for what it is.
                     match self.describe_stream().await {
-                        Ok(()) => return self.set_aside(frames, &error),
+                        Ok(()) => {
+                            usable = true;
+                            continue;
+                        }
                         Err(unusable) => Some(format!("{error}; {unusable}")),
                     }
                 }
@@ -112,6 +120,7 @@ impl Producer {
                 Err(error) => Some(error.to_string()),
             };
             let Some(trouble) = trouble else { continue };
+            usable = false;
             Stats::add(&self.stats.retries, frames.len());
             if let Some(repeats) = complaints.due(Instant::now()) {
                 tracing::warn!(
