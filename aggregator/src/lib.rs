@@ -12,13 +12,16 @@
 pub mod config;
 pub mod stats;
 pub mod table;
+pub mod pace;
 pub mod source;
 pub mod change;
 pub mod intake;
+pub mod tables;
 pub mod batch;
 pub mod fanout;
 pub mod region;
 pub mod run;
+pub mod import;
 
 pub use config::Config;
 pub use run::run;

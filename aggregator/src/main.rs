@@ -2,10 +2,50 @@
 
 use std::process::ExitCode;
 
+use clap::Subcommand;
+use tokio_util::sync::CancellationToken;
+use warmcast_aggregator::import::{ImportKcl, import_kcl};
+use warmcast_common::daemon::{Daemon, Outcome};
+
+const EXAMPLES: &str = "\
+Examples:
+  aggregator run --config config/aggregator.toml
+  aggregator run --config config/aggregator.toml --set batch.linger_ms=20 --check-config
+  aggregator import-kcl --config config/aggregator.toml --table profiles --kcl-table profiles-consumer --dry-run";
+
+const IMPORT_EXAMPLES: &str = "\
+Exit codes: 0 done; 1 done, and the report has something to look at; 2 refused or failed; 64 wrong flags or \
+configuration.
+
+Examples:
+  Look first. The application may still run:
+    aggregator import-kcl --config aggregator.toml --table profiles --kcl-table profiles-consumer --dry-run
+  Stop the application, import, then start the aggregator:
+    aggregator import-kcl --config aggregator.toml --table profiles --kcl-table profiles-consumer
+  One of several streams of an application:
+    aggregator import-kcl --config aggregator.toml --table profiles --kcl-table consumers --kcl-stream profiles";
+
+/// The commands beside `run`.
+#[derive(Subcommand)]
+enum Command {
+    /// Begin a table's stream where a KCL application has stopped: take its checkpoints over, once.
+    #[command(after_help = IMPORT_EXAMPLES)]
+    ImportKcl(ImportKcl),
+}
+
 fn main() -> ExitCode {
-    warmcast_common::daemon::main(
-        "aggregator",
-        "Tails the streams of DynamoDB tables and puts batched updates to a Kinesis stream in every region.",
-        warmcast_aggregator::run,
-    )
+    Daemon {
+        name: "aggregator",
+        about: "Tails the streams of DynamoDB tables and puts batched updates to a Kinesis stream in every region.",
+        examples: EXAMPLES,
+        run: warmcast_aggregator::run,
+        command,
+    }
+    .main()
+}
+
+async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
+    match command {
+        Command::ImportKcl(args) => import_kcl(args, shutdown).await,
+    }
 }

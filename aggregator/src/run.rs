@@ -8,22 +8,23 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Lags, Worker};
+use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Worker};
 use warmcast_common::dead_letter::DeadLetters;
-use warmcast_common::retry::until_ok;
+use warmcast_common::limits::DESCRIBE_STREAM_INTERVAL_MIN;
 use warmcast_common::telemetry::log_at_intervals;
 
-use crate::change::ChangeMaker;
 use crate::config::{Config, RegionConfig, TableConfig};
 use crate::fanout;
-use crate::intake::{Intake, Pending};
+use crate::pace::Pace;
 use crate::region::Producer;
-use crate::source::DynamoDbStream;
 use crate::stats::Stats;
-use crate::table::{TableError, TableStream, find_stream};
+use crate::table::find_stream;
+use crate::tables::Table;
 
 /// Pages of changes that may wait for the batcher. The byte budget bounds what they weigh.
 const INTAKE_PAGES_MAX: usize = 64;
+/// Streams that may wait for the consumer to take them on.
+const SUBSCRIPTIONS_MAX: usize = 16;
 /// Frames that may wait for one region. The byte budget bounds what they weigh.
 const REGION_FRAMES_MAX: usize = 1_024;
 
@@ -49,14 +50,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     // One set for all: a task that dies before its time ends the process, whichever it is. Left without a producer
     // or the batcher, the shards would be read again and again for nothing.
     let mut tasks: JoinSet<Result<(), anyhow::Error>> = JoinSet::new();
+    let consumer = Consumer::new(Arc::clone(&worker), budget.clone(), lags.clone());
+    let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
+    let describes = Pace::new(DESCRIBE_STREAM_INTERVAL_MIN);
     for table in config.tables.clone() {
-        let tail = Tail {
+        let table = Table {
             table,
             dynamodb: dynamodb.clone(),
             streams: streams.clone(),
+            describes: describes.clone(),
             worker: Arc::clone(&worker),
-            budget: budget.clone(),
-            lags: lags.clone(),
+            consumer: subscribe.clone(),
             batcher: to_batcher.clone(),
             body_bytes_max: config.batch.body_bytes_max,
             dead_letters: Arc::clone(&dead_letters),
@@ -64,11 +68,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
         };
         let shutdown = shutdown.clone();
         tasks.spawn(async move {
-            tail.run(shutdown).await;
+            table.run(shutdown).await;
             Ok(())
         });
     }
-    // The batcher ends when the last table's sender is gone, the producers when the batcher's are.
+    let consuming = consumer.run(subscriptions, shutdown.clone());
+    tasks.spawn(async move {
+        consuming.await;
+        Ok(())
+    });
+    // The batcher ends when the last stream's sender is gone, the producers when the batcher's are.
     drop(to_batcher);
     let mut to_regions = Vec::new();
     for region in &config.regions {
@@ -134,54 +143,5 @@ async fn producer(
         buckets: config.batch.buckets,
         dead_letters: Arc::clone(dead_letters),
         stats: Arc::clone(stats),
-    }
-}
-
-/// Tails one table.
-struct Tail {
-    table: TableConfig,
-    dynamodb: aws_sdk_dynamodb::Client,
-    streams: aws_sdk_dynamodbstreams::Client,
-    worker: Arc<Worker>,
-    budget: ByteBudget,
-    lags: Lags,
-    batcher: mpsc::Sender<Vec<Pending>>,
-    body_bytes_max: usize,
-    dead_letters: Arc<DeadLetters>,
-    stats: Arc<Stats>,
-}
-
-impl Tail {
-    /// Finds the table's stream, however long that takes, and consumes it until `shutdown`.
-    async fn run(self, shutdown: CancellationToken) {
-        let Some((found, generation)) = shutdown.run_until_cancelled(self.find()).await else { return };
-        tracing::info!(table = found.table, stream = found.stream_arn, generation, "tailing table");
-        let intake = Intake {
-            maker: ChangeMaker::new(&found.table, generation, found.key),
-            body_bytes_max: self.body_bytes_max,
-            batcher: self.batcher,
-            dead_letters: self.dead_letters,
-            stats: self.stats,
-        };
-        let consumer = Consumer::new(
-            DynamoDbStream::new(self.streams, found.stream_arn),
-            Arc::new(intake),
-            self.worker,
-            self.budget,
-            self.lags,
-            ConsumerConfig { from_trim_horizon: self.table.from_trim_horizon },
-        );
-        consumer.run(shutdown).await;
-    }
-
-    /// A table that cannot be tailed must not hold up the others: it is tried until it can.
-    async fn find(&self) -> (TableStream, u32) {
-        until_ok(&format!("table {}", self.table.name), || self.try_find()).await
-    }
-
-    async fn try_find(&self) -> Result<(TableStream, u32), TableError> {
-        let found = find_stream(&self.dynamodb, &self.table.name).await?;
-        let generation = self.worker.store().generation(&found.table, &found.stream_arn).await?;
-        Ok((found, generation))
     }
 }

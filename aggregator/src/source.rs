@@ -1,59 +1,88 @@
 //! DynamoDB Streams as the consumer reads it.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::types::{
-    AttributeValue, Record, ShardFilter, ShardFilterType, ShardIteratorType,
+    AttributeValue, Record, ShardFilter, ShardFilterType, ShardIteratorType, StreamDescription, StreamStatus,
 };
 use warmcast_common::aws::CallError;
 use warmcast_common::consumer::source::ReadPace;
 use warmcast_common::consumer::{
-    Checkpoint, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
+    Checkpoint, Listing, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
 };
 use warmcast_common::limits::{
     DYNAMODB_STREAMS_PAGE_BYTES_MAX, DYNAMODB_STREAMS_READ_INTERVAL_MIN, DYNAMODB_STREAMS_READ_RECORDS_MAX,
+    LISTING_PAGE_TRIES_MAX,
 };
+use warmcast_common::retry::{Backoff, Class};
+
+use crate::pace::Pace;
 
 /// The stream of one table.
 #[derive(Clone, Debug)]
 pub struct DynamoDbStream {
     client: Client,
     arn: String,
+    describes: Pace,
 }
 
 impl DynamoDbStream {
-    /// The stream with this ARN.
-    pub fn new(client: Client, arn: impl Into<String>) -> Self {
-        Self { client, arn: arn.into() }
+    /// The stream with this ARN. `describes` are the turns for DescribeStream, shared by all streams.
+    pub fn new(client: Client, arn: impl Into<String>, describes: Pace) -> Self {
+        Self { client, arn: arn.into(), describes }
     }
 
     /// Describes the stream page by page; with a parent, only its children.
-    async fn describe(&self, parent: Option<&str>) -> Result<Vec<Shard>, CallError> {
+    async fn describe(&self, parent: Option<&str>) -> Result<Listing, CallError> {
         let filter = parent.map(|parent| {
             ShardFilter::builder().r#type(ShardFilterType::ChildShards).shard_id(parent).build()
         });
-        let mut shards = Vec::new();
+        let mut listing = Listing::default();
         let mut from = None;
         loop {
-            let answer = self
-                .client
-                .describe_stream()
-                .stream_arn(&self.arn)
-                .set_shard_filter(filter.clone())
-                .set_exclusive_start_shard_id(from)
-                .send()
-                .await
-                .map_err(|error| CallError::new("DescribeStream", format!("stream {}", self.arn), error))?;
-            let description = answer.stream_description;
-            let (page, last) = description
-                .map(|described| (described.shards.unwrap_or_default(), described.last_evaluated_shard_id))
-                .unwrap_or_default();
-            shards.extend(page.into_iter().filter_map(|shard| {
+            let page = self.describe_page(filter.as_ref(), from.as_deref()).await?;
+            listing.disabled =
+                matches!(page.stream_status, Some(StreamStatus::Disabled | StreamStatus::Disabling));
+            listing.shards.extend(page.shards.unwrap_or_default().into_iter().filter_map(|shard| {
                 Some(Shard { id: shard.shard_id?, parents: shard.parent_shard_id.into_iter().collect() })
             }));
-            match last {
+            match page.last_evaluated_shard_id {
                 Some(last) => from = Some(last),
-                None => return Ok(shards),
+                None => return Ok(listing),
             }
+        }
+    }
+
+    /// One page. What was listed before it is not thrown away for a call that is throttled or fails for a moment.
+    async fn describe_page(
+        &self,
+        filter: Option<&ShardFilter>,
+        from: Option<&str>,
+    ) -> Result<StreamDescription, CallError> {
+        let mut pauses = Backoff::default();
+        let mut tries_left = LISTING_PAGE_TRIES_MAX;
+        loop {
+            self.describes.turn().await;
+            let request = self.client.describe_stream().stream_arn(&self.arn);
+            let request = request
+                .set_shard_filter(filter.cloned())
+                .set_exclusive_start_shard_id(from.map(str::to_owned));
+            let answer = request.send().await;
+            let error = match answer {
+                Ok(answer) => {
+                    let nothing = || StreamDescription::builder().build();
+                    return Ok(answer.stream_description.unwrap_or_else(nothing));
+                }
+                Err(error) => CallError::new("DescribeStream", format!("stream {}", self.arn), error),
+            };
+            tries_left -= 1;
+            // The first page has its retries where the listing was asked for.
+            let passing = matches!(error.class, Class::Throttled | Class::Transient);
+            if tries_left == 0 || !passing || (from.is_none() && error.class != Class::Throttled) {
+                return Err(error);
+            }
+            tokio::time::sleep(pauses.next_pause()).await;
         }
     }
 
@@ -76,15 +105,20 @@ impl StreamSource for DynamoDbStream {
         }
     }
 
-    async fn shards(&self) -> Result<Vec<Shard>, CallError> {
+    /// The service says when a position is older than what it keeps.
+    fn silent_retention(&self) -> Option<Duration> {
+        None
+    }
+
+    async fn shards(&self) -> Result<Listing, CallError> {
         self.describe(None).await
     }
 
     /// Servers that do not know the filter answer with all shards, so the answer is filtered again.
-    async fn children(&self, parent: &str) -> Result<Vec<Shard>, CallError> {
-        let mut shards = self.describe(Some(parent)).await?;
-        shards.retain(|shard| shard.parents.iter().any(|of| of == parent));
-        Ok(shards)
+    async fn children(&self, parent: &str) -> Result<Listing, CallError> {
+        let mut listing = self.describe(Some(parent)).await?;
+        listing.shards.retain(|shard| shard.parents.iter().any(|of| of == parent));
+        Ok(listing)
     }
 
     /// The service has no iterator by time: for [`Checkpoint::AtTime`] the shard is read from its start, and the
@@ -115,7 +149,7 @@ impl StreamSource for DynamoDbStream {
                 SourceError::from_call(CallError::new("GetRecords", self.target(shard), error))
             })?;
         let records = answer.records.unwrap_or_default().into_iter().map(source_record).collect();
-        Ok(Page { records, next: answer.next_shard_iterator, behind: None })
+        Ok(Page { records, next: answer.next_shard_iterator, children: Vec::new(), behind: None })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod source;
 pub mod unpack;
 pub mod reducer;
 pub mod run;
+pub mod import;
 
 pub use config::Config;
 pub use run::run;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use warmcast_cache::Applier;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Lags, Worker};
+use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Subscription, Worker};
 use warmcast_common::dead_letter::DeadLetters;
 use warmcast_common::retry::until_ok;
 use warmcast_common::telemetry::log_at_intervals;
@@ -55,15 +55,18 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     }
     // The reducers end when the consumer, which has the unpacker, is gone.
     let unpack = Unpack { reducers, inflated: inflated.clone(), dead_letters, stats: Arc::clone(&stats) };
-    let consumer = Consumer::new(
+    let consumer = Consumer::new(Arc::clone(&worker), read.clone(), lags.clone());
+    let (subscribe, subscriptions) = mpsc::channel(1);
+    let subscription = Subscription {
         source,
-        Arc::new(unpack),
-        Arc::clone(&worker),
-        read.clone(),
-        lags.clone(),
-        ConsumerConfig { from_trim_horizon: config.kinesis.from_trim_horizon },
-    );
-    tasks.spawn(consumer.run(shutdown.clone()));
+        processor: unpack,
+        from_trim_horizon: config.kinesis.from_trim_horizon,
+        superseded: false,
+    };
+    if subscribe.try_send(subscription).is_err() {
+        return Err(anyhow!("the consumer takes no stream"));
+    }
+    tasks.spawn(consumer.run(subscriptions, shutdown.clone()));
 
     // The heartbeat goes on while the shards drain: their leases are held until they are released.
     let drained = CancellationToken::new();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use warmcast_common::aws::CallError;
 use warmcast_common::consumer::source::ReadPace;
 use warmcast_common::consumer::{
-    Checkpoint, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
+    Checkpoint, Listing, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
 };
 use warmcast_common::limits::{KINESIS_PAGE_BYTES_MAX, KINESIS_READ_INTERVAL_MIN, KINESIS_READ_RECORDS_MAX};
 
@@ -19,6 +19,7 @@ pub struct KinesisStream {
     client: Client,
     name: String,
     identity: String,
+    retention: Option<Duration>,
 }
 
 impl KinesisStream {
@@ -34,12 +35,14 @@ impl KinesisStream {
             .await
             .map_err(|error| CallError::new("DescribeStreamSummary", format!("stream {name}"), error))?;
         let summary = answer.stream_description_summary;
+        let retention = summary.as_ref().and_then(|summary| u64::try_from(summary.retention_period_hours).ok());
+        let retention = retention.map(|hours| Duration::from_secs(hours * 3_600));
         let (arn, created) = summary.map_or_else(
             || (name.to_owned(), 0),
             |summary| (summary.stream_arn, summary.stream_creation_timestamp.secs()),
         );
         // A stream that was deleted and made again has the same name and ARN, but other positions.
-        Ok(Self { client, name: name.to_owned(), identity: format!("{arn}@{created}") })
+        Ok(Self { client, name: name.to_owned(), identity: format!("{arn}@{created}"), retention })
     }
 
     fn target(&self, shard: &str) -> String {
@@ -58,8 +61,13 @@ impl StreamSource for KinesisStream {
         ReadPace { interval_min: KINESIS_READ_INTERVAL_MIN, page_bytes_max: KINESIS_PAGE_BYTES_MAX }
     }
 
-    async fn shards(&self) -> Result<Vec<Shard>, CallError> {
-        let mut shards = Vec::new();
+    /// A position that is older than what the stream keeps begins at its oldest record, without a word.
+    fn silent_retention(&self) -> Option<Duration> {
+        self.retention
+    }
+
+    async fn shards(&self) -> Result<Listing, CallError> {
+        let mut listing = Listing::default();
         let mut token = None;
         loop {
             // AWS: ListShards takes either the stream's name or a token to go on.
@@ -71,21 +79,22 @@ impl StreamSource for KinesisStream {
                 .send()
                 .await
                 .map_err(|error| CallError::new("ListShards", format!("stream {}", self.name), error))?;
-            shards.extend(answer.shards.unwrap_or_default().into_iter().map(|shard| Shard {
+            listing.shards.extend(answer.shards.unwrap_or_default().into_iter().map(|shard| Shard {
                 id: shard.shard_id,
                 parents: shard.parent_shard_id.into_iter().chain(shard.adjacent_parent_shard_id).collect(),
             }));
             match answer.next_token {
                 Some(next) => token = Some(next),
-                None => return Ok(shards),
+                None => return Ok(listing),
             }
         }
     }
 
-    async fn children(&self, parent: &str) -> Result<Vec<Shard>, CallError> {
-        let mut shards = self.shards().await?;
-        shards.retain(|shard| shard.parents.iter().any(|of| of == parent));
-        Ok(shards)
+    /// Asked for only where the last read did not tell them.
+    async fn children(&self, parent: &str) -> Result<Listing, CallError> {
+        let mut listing = self.shards().await?;
+        listing.shards.retain(|shard| shard.parents.iter().any(|of| of == parent));
+        Ok(listing)
     }
 
     async fn iterator(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
@@ -121,6 +130,12 @@ impl StreamSource for KinesisStream {
         Ok(Page {
             records: answer.records.into_iter().map(source_record).collect(),
             next: answer.next_shard_iterator,
+            children: answer
+                .child_shards
+                .unwrap_or_default()
+                .into_iter()
+                .map(|child| Shard { id: child.shard_id, parents: child.parent_shards })
+                .collect(),
             behind: answer
                 .millis_behind_latest
                 .and_then(|ms| u64::try_from(ms).ok())

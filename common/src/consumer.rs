@@ -8,27 +8,40 @@
 //! - A checkpoint never passes a record that is not done ([`window`]).
 //! - A checkpoint is written only by the owner of the lease, judged by the store ([`store`]).
 //! - A shard is read only when the end of every parent is checkpointed ([`lineage`]).
+//! - Every lease that may be read ends up with an owner; nobody is taken for dead by another's clock ([`membership`]).
 //! - What is read and not done is bounded in bytes and in records ([`budget`], [`window`]).
 
 pub mod sequence_number;
+pub mod checkpoint;
 pub mod source;
 pub mod budget;
 pub mod window;
 pub mod ack;
-pub mod checkpoint;
+pub mod processor;
 pub mod lag;
-pub mod lineage;
 pub mod store;
+pub mod kcl;
+pub mod lineage;
+pub mod assignment;
+pub mod membership;
 pub mod worker;
-pub mod shard;
+pub mod progress;
+mod orders;
+pub mod outcome;
+mod reader;
+mod shard;
+mod concurrent;
+mod audit;
+pub mod plan;
 pub mod supervisor;
 
 pub use ack::Ack;
 pub use budget::ByteBudget;
 pub use checkpoint::Checkpoint;
 pub use lag::Lags;
+pub use outcome::ShardExit;
+pub use processor::{Delivery, Processor};
 pub use sequence_number::SequenceNumber;
-pub use shard::{Delivery, Processor, ShardExit};
-pub use source::{Page, Shard, SourceError, SourceRecord, StreamSource};
-pub use supervisor::{Consumer, ConsumerConfig};
+pub use source::{Listing, Page, Shard, SourceError, SourceRecord, StreamSource};
+pub use supervisor::{Consumer, Subscription};
 pub use worker::{Worker, WorkerConfig};

@@ -1,17 +1,25 @@
 //! What a daemon's `main` does: command line, configuration, logging, signals, deadline, exit code.
+//!
+//! Every daemon has the command `run`. It brings its other commands as a [`clap::Subcommand`] with a handler
+//! ([`Daemon`]); they share the configuration's flags ([`ConfigArgs`]), the forms of output ([`OutputFormat`])
+//! and the exit codes ([`Outcome`]), so that scripts can rely on them whatever the command.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Document, EXIT_USAGE, Section, Violations};
 use crate::shutdown::on_signal;
 use crate::telemetry::{self, LogConfig};
+
+/// The exit code of a command that could not do what it was asked.
+const EXIT_COULD_NOT_RUN: u8 = 2;
 
 /// A daemon's configuration.
 pub trait DaemonConfig: Sized + Send + 'static {
@@ -23,67 +31,159 @@ pub trait DaemonConfig: Sized + Send + 'static {
     fn shutdown_deadline(&self) -> Duration;
 }
 
+/// A daemon as a process: what its help says, what `run` does, and what its other commands do.
+pub struct Daemon<R, H> {
+    /// The binary's name.
+    pub name: &'static str,
+    /// What it is for, in a line.
+    pub about: &'static str,
+    /// Command lines that work, shown at the end of its help.
+    pub examples: &'static str,
+    /// Runs until the token is cancelled, then drains.
+    pub run: R,
+    /// Carries out one of the commands beside `run`. When the token is cancelled it should end soon.
+    pub command: H,
+}
+
+/// How a command ended that could do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0: nothing needs a look.
+    Done,
+    /// Exit code 1: its report names something that needs one.
+    Problems,
+}
+
+/// How a command prints its report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Lines for people.
+    #[default]
+    Human,
+    /// JSON.
+    Json,
+}
+
+/// The flags of every command that reads the daemon's configuration.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// The configuration file (TOML). See config/ for commented examples.
+    #[arg(long, env = "WARMCAST_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Set one key, over the file and over the environment (WARMCAST__SECTION__KEY). May be repeated.
+    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// A configuration that cannot be used: everything that is wrong with it. It ends a command with exit code 64.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.join("; "))]
+pub struct ConfigError {
+    /// One line each.
+    pub problems: Vec<String>,
+}
+
 #[derive(Parser)]
-struct CommandLine {
+struct CommandLine<K: Subcommand> {
     #[command(subcommand)]
-    command: Command,
+    command: Command<K>,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Command<K: Subcommand> {
     /// Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
     Run(RunArgs),
+    #[command(flatten)]
+    Other(K),
 }
 
 /// `run`'s flags.
 #[derive(Args)]
 struct RunArgs {
-    /// The configuration file (TOML). See config/ for commented examples.
-    #[arg(long, env = "WARMCAST_CONFIG", value_name = "FILE")]
-    config: PathBuf,
-    /// Set one key, over the file and over the environment (WARMCAST__SECTION__KEY). May be repeated.
-    #[arg(long = "set", value_name = "KEY.PATH=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Check the configuration, report every violation, and exit: 0 if it is good, 64 if not.
     #[arg(long)]
     check_config: bool,
 }
 
-/// Runs a daemon as a process: `name` and `about` are for its help.
-///
-/// Exit codes: 0 after a clean stop, 1 when it could not go on, 64 for a wrong command line or configuration.
-#[expect(clippy::print_stderr, clippy::print_stdout, reason = "before logging is configured, and for --help")]
-pub fn main<C, F, R>(name: &'static str, about: &'static str, run: R) -> ExitCode
-where
-    C: DaemonConfig,
-    F: Future<Output = Result<(), anyhow::Error>> + Send,
-    R: FnOnce(C, CancellationToken) -> F,
-{
-    let command = CommandLine::command().name(name).about(about).version(env!("CARGO_PKG_VERSION"));
-    let Command::Run(args) =
+impl<R, H> Daemon<R, H> {
+    /// Carries out the command line of this process.
+    ///
+    /// Exit codes of `run`: 0 after a clean stop, 1 when it could not go on. Of the other commands: 0 done, 1 when
+    /// problems were found ([`Outcome`]), 2 when it could not do what it was asked. Of all of them: 64 for a wrong
+    /// command line or configuration.
+    pub fn main<C, F, K, G>(self) -> ExitCode
+    where
+        C: DaemonConfig,
+        F: Future<Output = Result<(), anyhow::Error>>,
+        R: FnOnce(C, CancellationToken) -> F,
+        K: Subcommand,
+        G: Future<Output = Result<Outcome, anyhow::Error>>,
+        H: FnOnce(K, CancellationToken) -> G,
+    {
+        let command = CommandLine::<K>::command()
+            .name(self.name)
+            .about(self.about)
+            .after_help(self.examples)
+            .version(env!("CARGO_PKG_VERSION"));
         match command.try_get_matches().and_then(|matches| CommandLine::from_arg_matches(&matches)) {
-            Ok(CommandLine { command }) => command,
+            Ok(CommandLine { command: Command::Run(args) }) => run(self.name, &args, self.run),
+            Ok(CommandLine { command: Command::Other(args) }) => execute(self.name, args, self.command),
             Err(error) => {
                 // Help and version are printed this way too, to standard output. Nobody to tell if it is closed.
                 let _closed = error.print();
-                return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+                if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
             }
-        };
-    let config: C = match load(&args) {
-        Ok(config) => config,
-        Err(problems) => {
-            for problem in problems {
-                eprintln!("{name}: {problem}");
-            }
-            return ExitCode::from(EXIT_USAGE);
         }
+    }
+}
+
+impl ConfigArgs {
+    /// Reads the configuration, and starts to log as it says.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load<C: DaemonConfig>(&self) -> Result<C, ConfigError> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let document = Document::load(&self.config, environment, &self.set)
+            .map_err(|error| ConfigError { problems: vec![error.to_string()] })?;
+        let config: C = read(document).map_err(|violations| ConfigError {
+            problems: violations.iter().map(ToString::to_string).collect(),
+        })?;
+        telemetry::init(config.log());
+        Ok(config)
+    }
+}
+
+/// Writes a command's report to standard output.
+///
+/// # Errors
+/// When standard output does not take it.
+pub fn print(report: &str) -> std::io::Result<()> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(report.as_bytes())?;
+    output.flush()
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of --check-config")]
+fn run<C, F, R>(name: &str, args: &RunArgs, run: R) -> ExitCode
+where
+    C: DaemonConfig,
+    F: Future<Output = Result<(), anyhow::Error>>,
+    R: FnOnce(C, CancellationToken) -> F,
+{
+    let config: C = match args.config.load() {
+        Ok(config) => config,
+        Err(error) => return refuse_config(name, &error),
     };
     if args.check_config {
-        println!("{}: configuration is good", args.config.display());
+        println!("{}: configuration is good", args.config.config.display());
         return ExitCode::SUCCESS;
     }
-    telemetry::init(config.log());
-    match supervise(config, run) {
+    let deadline = config.shutdown_deadline();
+    match supervise(Some(deadline), |shutdown| run(config, shutdown)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped by an error");
@@ -92,12 +192,31 @@ where
     }
 }
 
-fn load<C: DaemonConfig>(args: &RunArgs) -> Result<C, Vec<String>> {
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let document =
-        Document::load(&args.config, environment, &args.set).map_err(|error| vec![error.to_string()])?;
-    read(document).map_err(|violations| violations.iter().map(ToString::to_string).collect())
+#[expect(clippy::print_stderr, reason = "the answer of a command to whoever typed it")]
+fn execute<K, G, H>(name: &str, args: K, command: H) -> ExitCode
+where
+    G: Future<Output = Result<Outcome, anyhow::Error>>,
+    H: FnOnce(K, CancellationToken) -> G,
+{
+    match supervise(None, |shutdown| command(args, shutdown)) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Problems) => ExitCode::FAILURE,
+        Err(error) => match error.downcast_ref::<ConfigError>() {
+            Some(config) => refuse_config(name, config),
+            None => {
+                eprintln!("{name}: {error:#}");
+                ExitCode::from(EXIT_COULD_NOT_RUN)
+            }
+        },
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "before logging is configured")]
+fn refuse_config(name: &str, error: &ConfigError) -> ExitCode {
+    for problem in &error.problems {
+        eprintln!("{name}: {problem}");
+    }
+    ExitCode::from(EXIT_USAGE)
 }
 
 /// Reads a daemon's configuration out of a document.
@@ -110,28 +229,30 @@ pub fn read<C: DaemonConfig>(document: Document) -> Result<C, Vec<crate::config:
     violations.into_result(config)
 }
 
-fn supervise<C, F, R>(config: C, run: R) -> Result<(), anyhow::Error>
+/// Drives `start`'s future to its end. A signal cancels its token; after that it may take `deadline`.
+fn supervise<T, F>(
+    deadline: Option<Duration>,
+    start: impl FnOnce(CancellationToken) -> F,
+) -> Result<T, anyhow::Error>
 where
-    C: DaemonConfig,
-    F: Future<Output = Result<(), anyhow::Error>> + Send,
-    R: FnOnce(C, CancellationToken) -> F,
+    F: Future<Output = Result<T, anyhow::Error>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let deadline = config.shutdown_deadline();
         let mut signals = JoinSet::new();
         signals.spawn(on_signal(shutdown.clone()));
-        let daemon = run(config, shutdown.clone());
+        let work = start(shutdown.clone());
         let overdue = async {
             shutdown.cancelled().await;
+            let Some(deadline) = deadline else { return std::future::pending().await };
             tokio::time::sleep(deadline).await;
+            deadline.as_millis()
         };
         tokio::select! {
-            outcome = daemon => outcome,
-            () = overdue => Err(anyhow::anyhow!(
-                "not everything was flushed within {} ms; what was not checkpointed is read again",
-                deadline.as_millis()
+            outcome = work => outcome,
+            deadline_ms = overdue => Err(anyhow::anyhow!(
+                "not everything was flushed within {deadline_ms} ms; what was not checkpointed is read again"
             )),
             Some(Ok(Err(error))) = signals.join_next() => Err(error.into()),
         }

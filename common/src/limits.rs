@@ -33,6 +33,16 @@ pub const DYNAMODB_STREAMS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// second have been reported as the limit, and a page holds up to 1,000 records.
 pub const DYNAMODB_STREAMS_READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
+/// Pause between two DescribeStream calls of one process (AWS: ten a second). One worker of a fleet lists a stream;
+/// the others ask only for the children of shards that end.
+pub const DESCRIBE_STREAM_INTERVAL_MIN: Duration = Duration::from_millis(125);
+/// Tries of one page of a long listing: what was listed before it is not thrown away for a throttled call.
+pub const LISTING_PAGE_TRIES_MAX: u32 = 20;
+/// Calls to the state table that one worker makes at once when many leases change hands.
+pub const STATE_CALLS_IN_FLIGHT_MAX: usize = 32;
+/// Free leases that a worker claims at a look. Small enough that workers which start together share them.
+pub const CLAIMS_MAX: usize = 250;
+
 /// Tries to find the children of an ended shard before the next full listing: they appear late
 /// (awslabs/dynamodb-streams-kinesis-adapter asks up to ten times).
 pub const CHILD_SHARD_TRIES_MAX: u32 = 10;

@@ -1,168 +1,191 @@
-//! Which shards may be read: parents before children, so that the changes of a key keep their order. Pure.
+//! Which shards may be read, which are new, and which leases are over: parents before children, so that the
+//! changes of a key keep their order. Pure.
+//!
+//! What was finished is known without keeping a lease of every shard that is still listed. A shard is only begun
+//! when its parents are finished, so *an ancestor of a begun shard is finished*. That is why the lease of a
+//! finished shard can go as soon as its children have begun, though the service lists the shard for hours more.
+//!
+//! Whether a listed shard is closed is never believed: a parent may be listed as open while its child is there
+//! already. Only reading a shard to its end tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::checkpoint::Checkpoint;
 use super::source::Shard;
+use super::store::Lease;
 
-/// What is known of the shards of a stream: how they descend from each other, and how far each has been
-/// processed.
+/// The shards of a stream that have a lease, and how they descend from each other.
 #[derive(Clone, Debug, Default)]
 pub struct Lineage {
-    shards: BTreeMap<String, Known>,
+    leases: HashMap<String, Known>,
+    /// By parent.
+    children: HashMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
-    parents: BTreeSet<String>,
-    checkpoint: Checkpoint,
-    listed: bool,
+    parents: Vec<String>,
+    started: bool,
+    ended: bool,
+}
+
+/// What a listing tells that the leases do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Shards that need a lease, parents before their children.
+    pub new: Vec<Shard>,
+    /// Parents of those that have no lease and are not listed: most likely older than what the stream keeps, but
+    /// a listing can lack what is there.
+    pub missing_parents: BTreeSet<String>,
+    /// Listed shards without a lease and without a known relative: one more listing has to tell.
+    pub unconnected: usize,
+}
+
+/// Whether a shard that nothing connects with the shards that are known may be new.
+///
+/// Once a stream is consumed every new shard descends from a known one. One that does not is either finished with,
+/// and the listing lacks what connects them, or came after all that was known had been trimmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unconnected {
+    /// It is new: nobody consumed the stream before, or two listings together have nothing that connects it.
+    New,
+    /// There was one listing only, which may lack something.
+    Unknown,
 }
 
 impl Lineage {
-    /// Takes in a shard from the state table.
-    pub fn restore(
-        &mut self,
-        id: impl Into<String>,
-        parents: impl IntoIterator<Item = String>,
-        checkpoint: Checkpoint,
-    ) {
-        let known = Known { parents: parents.into_iter().collect(), checkpoint, listed: false };
-        self.shards.insert(id.into(), known);
-    }
-
-    /// Takes in a listing and returns the shards that are new. `whole` tells a listing of the stream from one
-    /// of some shard's children: only the former can say that a shard is gone.
-    ///
-    /// A listing may be inconsistent: a shard that shows once without its parents shows with them later, so
-    /// parents are added and never taken away.
-    pub fn list(&mut self, listing: &[Shard], start: &Checkpoint, whole: bool) -> Vec<Shard> {
-        if whole {
-            for known in self.shards.values_mut() {
-                known.listed = false;
+    /// The lineage of these leases.
+    pub fn of<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
+        let mut lineage = Self::default();
+        for lease in leases {
+            for parent in &lease.parents {
+                lineage.children.entry(parent.clone()).or_default().push(lease.shard.to_string());
             }
+            let known = Known {
+                parents: lease.parents.clone(),
+                started: lease.has_started(),
+                ended: lease.checkpoint.is_end(),
+            };
+            lineage.leases.insert(lease.shard.to_string(), known);
         }
-        let mut new = Vec::new();
-        for shard in listing {
-            let known = self.shards.entry(shard.id.clone()).or_insert_with(|| {
-                new.push(shard.clone());
-                Known { parents: BTreeSet::new(), checkpoint: start.clone(), listed: true }
-            });
-            known.listed = true;
-            known.parents.extend(shard.parents.iter().cloned());
-        }
-        new
-    }
-
-    /// A shard got this far.
-    pub fn advance(&mut self, id: &str, checkpoint: Checkpoint) {
-        if let Some(known) = self.shards.get_mut(id) {
-            known.checkpoint = checkpoint;
-        }
-    }
-
-    /// Whether a shard may be read: it is not finished, and each parent is finished or gone. A parent that
-    /// nobody lists and nobody has a lease for is older than what the stream keeps.
-    pub fn may_start(&self, id: &str) -> bool {
-        self.shards.get(id).is_some_and(|known| {
-            !known.checkpoint.is_end()
-                && known.parents.iter().all(|parent| match self.shards.get(parent) {
-                    Some(parent) => parent.checkpoint.is_end(),
-                    None => true,
-                })
-        })
-    }
-
-    /// Whether the last whole listing had the shard.
-    pub fn is_listed(&self, id: &str) -> bool {
-        self.shards.get(id).is_some_and(|known| known.listed)
-    }
-
-    /// Finished shards that are no longer listed and whose children have all started: nobody needs them, and
-    /// none can be listed again.
-    pub fn obsolete(&self) -> Vec<String> {
-        self.shards
-            .iter()
-            .filter(|(_, known)| known.checkpoint.is_end() && !known.listed)
-            .filter(|(id, _)| {
-                let untouched = |c: &Checkpoint| matches!(c, Checkpoint::TrimHorizon | Checkpoint::AtTime(_));
-                !self.shards.values().any(|child| child.parents.contains(*id) && untouched(&child.checkpoint))
-            })
-            .map(|(id, _)| id.clone())
-            .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn shard(id: &str, parents: &[&str]) -> Shard {
-        Shard { id: id.to_owned(), parents: parents.iter().map(|p| (*p).to_owned()).collect() }
-    }
-
-    fn listed(shards: &[Shard]) -> Lineage {
-        let mut lineage = Lineage::default();
-        lineage.list(shards, &Checkpoint::TrimHorizon, true);
         lineage
     }
 
-    #[test]
-    fn a_child_waits_for_every_parents_end() {
-        let mut lineage = listed(&[shard("a", &[]), shard("b", &[]), shard("merged", &["a", "b"])]);
-        assert!(lineage.may_start("a") && lineage.may_start("b") && !lineage.may_start("merged"));
-        lineage.advance("a", Checkpoint::ShardEnd);
-        assert!(!lineage.may_start("merged") && !lineage.may_start("a"));
-        lineage.advance("b", Checkpoint::ShardEnd);
-        assert!(lineage.may_start("merged"));
+    /// Whether a shard may be read: it is not finished, and it was begun before or each parent is finished. A
+    /// parent without a lease is finished or gone: leases are written for parents first, and kept until their
+    /// children have begun.
+    pub fn may_start(&self, shard: &str) -> bool {
+        self.leases.get(shard).is_some_and(|known| {
+            let finished = |parent: &String| self.leases.get(parent).is_none_or(|parent| parent.ended);
+            !known.ended && (known.started || known.parents.iter().all(finished))
+        })
     }
 
-    #[test]
-    fn a_parent_that_is_gone_holds_nobody_up() {
-        assert!(listed(&[shard("child", &["trimmed"])]).may_start("child"));
+    /// Finished shards none of whose children has a lease: they are to be looked for.
+    pub fn without_children(&self) -> impl Iterator<Item = &str> {
+        self.leases
+            .iter()
+            .filter(|(shard, known)| known.ended && !self.children.contains_key(*shard))
+            .map(|(shard, _)| shard.as_str())
     }
 
-    #[test]
-    fn a_parent_that_shows_late_is_still_waited_for() {
-        let mut lineage = listed(&[shard("child", &["parent"])]);
-        lineage.list(&[shard("parent", &[]), shard("child", &["parent"])], &Checkpoint::TrimHorizon, true);
-        assert!(!lineage.may_start("child"));
-    }
-
-    #[test]
-    fn a_finished_shard_is_kept_until_it_is_unlisted_and_its_children_have_started() {
-        let mut lineage = listed(&[shard("a", &[]), shard("b", &["a"])]);
-        lineage.advance("a", Checkpoint::ShardEnd);
-        assert!(lineage.obsolete().is_empty(), "still listed: it would be taken for new");
-        lineage.list(&[shard("b", &["a"])], &Checkpoint::TrimHorizon, true);
-        assert!(lineage.obsolete().is_empty(), "its child has not started");
-        lineage.advance("b", Checkpoint::After("7".parse().unwrap()));
-        assert_eq!(lineage.obsolete(), ["a"]);
-    }
-
-    proptest! {
-        /// Whatever the tree and the order in which shards end, none starts before its parents ended.
-        #[test]
-        fn reading_everything_that_may_start_respects_the_tree(
-            parents in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 0..3), 1..40),
-            picks in prop::collection::vec(any::<prop::sample::Index>(), 40)
-        ) {
-            let shards: Vec<Shard> = parents.iter().enumerate().map(|(i, of)| Shard {
-                id: i.to_string(),
-                parents: if i == 0 { vec![] } else { of.iter().map(|p| p.index(i).to_string()).collect() },
-            }).collect();
-            let mut lineage = listed(&shards);
-            let mut ended = BTreeSet::new();
-            for pick in picks.iter().take(shards.len()) {
-                let startable: Vec<&Shard> = shards.iter().filter(|s| lineage.may_start(&s.id)).collect();
-                prop_assert!(!startable.is_empty(), "a tree always has a shard to read");
-                let next = startable[pick.index(startable.len())];
-                prop_assert!(next.parents.iter().all(|p| ended.contains(p)));
-                prop_assert!(ended.insert(next.id.clone()), "no shard is read twice");
-                lineage.advance(&next.id, Checkpoint::ShardEnd);
+    /// What is new in a listing of the whole stream. It should have what the last listing had, too: one listing may
+    /// lack what the next has.
+    pub fn news(&self, listing: &[Shard], unconnected: Unconnected) -> News {
+        let listed: HashMap<&str, &Shard> = listing.iter().map(|shard| (shard.id.as_str(), shard)).collect();
+        let finished = self.finished(&listed);
+        let mut news = News::default();
+        let mut connected: HashSet<&str> = HashSet::new();
+        for shard in parents_first(&listed) {
+            if self.leases.contains_key(&shard.id) || finished.contains(shard.id.as_str()) {
+                connected.insert(&shard.id);
+                continue;
             }
-            prop_assert_eq!(ended.len(), shards.len());
+            let descends = shard.parents.iter().any(|parent| {
+                connected.contains(parent.as_str()) || self.leases.contains_key(parent.as_str())
+            });
+            if !descends && unconnected == Unconnected::Unknown {
+                news.unconnected += 1;
+                continue;
+            }
+            connected.insert(&shard.id);
+            let known = |parent: &str| {
+                self.leases.contains_key(parent) || listed.contains_key(parent) || finished.contains(parent)
+            };
+            news.missing_parents.extend(shard.parents.iter().filter(|parent| !known(parent)).cloned());
+            news.new.push(shard.clone());
         }
+        news
+    }
+
+    /// The shards that a stream which was never consumed is begun with "from now": those without a child. All
+    /// others are closed, so that whatever is in them came before.
+    pub fn leaves(listing: &[Shard]) -> Vec<Shard> {
+        let parents: HashSet<&String> = listing.iter().flat_map(|shard| &shard.parents).collect();
+        listing.iter().filter(|shard| !parents.contains(&shard.id)).cloned().collect()
+    }
+
+    /// Leases that nobody needs: of finished shards all of whose children have begun. One without a known child is
+    /// kept, listed or not: a listing may lack what is there, and the lease is all that keeps the shard from being
+    /// read again.
+    pub fn obsolete(&self, listing: &[Shard]) -> Vec<String> {
+        let listed: HashMap<&str, &Shard> = listing.iter().map(|shard| (shard.id.as_str(), shard)).collect();
+        let finished = self.finished(&listed);
+        let mut begun: HashSet<&str> = HashSet::new();
+        let mut waiting: HashSet<&str> = HashSet::new();
+        for shard in listing.iter().filter(|shard| !self.leases.contains_key(&shard.id)) {
+            let of = if finished.contains(shard.id.as_str()) { &mut begun } else { &mut waiting };
+            of.extend(shard.parents.iter().map(String::as_str));
+        }
+        for known in self.leases.values() {
+            let of = if known.started || known.ended { &mut begun } else { &mut waiting };
+            of.extend(known.parents.iter().map(String::as_str));
+        }
+        let ended = self.leases.iter().filter(|(_, known)| known.ended).map(|(shard, _)| shard);
+        ended
+            .filter(|shard| begun.contains(shard.as_str()) && !waiting.contains(shard.as_str()))
+            .cloned()
+            .collect()
+    }
+
+    /// The listed shards without a lease that are finished: the ancestors of those that were begun.
+    fn finished<'a>(&'a self, listed: &HashMap<&'a str, &'a Shard>) -> HashSet<&'a str> {
+        let mut finished: HashSet<&str> = HashSet::new();
+        let begun = self.leases.values().filter(|known| known.started || known.ended);
+        let mut pending: Vec<&str> =
+            begun.flat_map(|known| known.parents.iter().map(String::as_str)).collect();
+        while let Some(shard) = pending.pop() {
+            if self.leases.contains_key(shard) || !finished.insert(shard) {
+                continue;
+            }
+            if let Some(shard) = listed.get(shard) {
+                pending.extend(shard.parents.iter().map(String::as_str));
+            }
+        }
+        finished
     }
 }
+
+/// Every listed shard after those of its parents that are listed. A cycle, which no service should list, is cut.
+fn parents_first<'a>(listed: &HashMap<&'a str, &'a Shard>) -> Vec<&'a Shard> {
+    let mut ordered = Vec::with_capacity(listed.len());
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut roots: Vec<&str> = listed.keys().copied().collect();
+    roots.sort_unstable();
+    for root in roots {
+        // Twice on the stack: once to put its parents above it, once to take it.
+        let mut stack = vec![(root, false)];
+        while let Some((id, parents_done)) = stack.pop() {
+            let Some(shard) = listed.get(id).copied() else { continue };
+            if parents_done {
+                ordered.push(shard);
+            } else if seen.insert(&shard.id) {
+                stack.push((id, true));
+                stack.extend(shard.parents.iter().map(|parent| (parent.as_str(), false)));
+            }
+        }
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests;

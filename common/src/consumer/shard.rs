@@ -1,4 +1,4 @@
-//! One shard: read, hand on, checkpoint, until it ends, is lost or is drained.
+//! One shard's tenure: take the lease, read, checkpoint, until the shard ends, is lost or is drained.
 //!
 //! Two futures of one task: the reader, which may wait long for room downstream, and the checkpointer, which
 //! goes on meanwhile. When the reader ends, what it handed on is awaited, and only then is the shard's last
@@ -8,65 +8,26 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now_ms;
 use crate::limits::{CHILD_SHARD_TRIES_MAX, WINDOW_RECORDS_MAX};
-use crate::retry::{Backoff, Class};
+use crate::retry::Backoff;
 
-use super::ack::{Ack, ShardAcks};
-use super::budget::{ByteBudget, BytePermit};
+use super::ack::ShardAcks;
+use super::budget::ByteBudget;
 use super::checkpoint::Checkpoint;
-use super::lag::{Lags, lag_ms};
-use super::source::{Page, Shard, SourceError, SourceRecord, StreamSource};
-use super::store::{Lease, StoreError};
+use super::lag::Lags;
+use super::orders::Orders;
+use super::outcome::{Children, ShardExit, ShardFailure};
+use super::processor::Processor;
+use super::progress::{Progress, Stage};
+use super::reader::{ReadEnd, Reader};
+use super::source::{Shard, StreamSource};
+use super::store::{Begin, Lease, Progressed, StoreError};
 use super::worker::Worker;
-
-/// A record on its way, with the duty to report it done.
-#[derive(Debug)]
-pub struct Delivery<R> {
-    /// The record.
-    pub record: SourceRecord<R>,
-    /// Consumed when the record is where it should be.
-    pub ack: Ack,
-}
-
-/// What a daemon does with records.
-pub trait Processor: Send + Sync + 'static {
-    /// What a record is.
-    type Record: Send + 'static;
-
-    /// Takes records over, in their shard's order, and returns when it has room for more. It never fails: a
-    /// record that cannot be used is set aside and done; one whose ack is dropped is read again.
-    fn process(
-        &self,
-        stream: &str,
-        shard: &str,
-        deliveries: Vec<Delivery<Self::Record>>,
-    ) -> impl Future<Output = ()> + Send;
-}
-
-/// How a shard's consumption ended well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ShardExit {
-    /// Somebody else has the lease: nothing was checkpointed after that.
-    LeaseLost,
-    /// The shard is closed and all of it is done and checkpointed. Its children, as far as they show.
-    Ended(Vec<Shard>),
-    /// The worker stops: everything read is done and checkpointed, and the lease is released.
-    Draining,
-}
-
-/// Why a shard must be started again from its checkpoint.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ShardFailure {
-    /// A record's ack was dropped.
-    #[error("a record was lost on its way; the shard is read again from its checkpoint")]
-    RecordLost,
-    /// The shard cannot be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-}
 
 /// Everything one shard's task needs.
 pub(super) struct ShardTask<S, P> {
@@ -75,23 +36,78 @@ pub(super) struct ShardTask<S, P> {
     pub(super) worker: Arc<Worker>,
     pub(super) budget: ByteBudget,
     pub(super) lags: Lags,
-    pub(super) lease: Lease,
-    pub(super) shutdown: CancellationToken,
+    pub(super) tenure: Tenure,
+    pub(super) orders: Orders,
+    pub(super) progress: Arc<Progress>,
+    /// Bounds the state writes that many shards make at once: when a worker starts, stops, or takes over.
+    pub(super) state_writes: Arc<Semaphore>,
 }
 
-/// Why the reader stopped.
-enum ReadEnd {
-    ShardEnd,
-    Shutdown,
+/// A lease to be taken, or one that is ours.
+#[derive(Clone, Debug)]
+pub(super) enum Tenure {
+    Claimed(Lease),
+    Taken(Lease),
 }
+
+/// An idle shard's lease is written at this interval, so that it shows that somebody reads it.
+const SEEN_INTERVAL: Duration = Duration::from_secs(3_600);
 
 impl<S, P> ShardTask<S, P>
 where
     S: StreamSource,
     P: Processor<Record = S::Record>,
 {
-    /// Consumes the shard.
+    /// Takes the lease, if it is not taken yet, and consumes the shard.
     pub(super) async fn run(self) -> Result<ShardExit, ShardFailure> {
+        let lease = match &self.tenure {
+            Tenure::Taken(lease) => lease.clone(),
+            Tenure::Claimed(_) if self.orders.is_draining() => return Ok(ShardExit::Drained(None)),
+            Tenure::Claimed(lease) => match Box::pin(self.take(lease)).await {
+                Ok(Some(lease)) => lease,
+                Ok(None) => return Ok(ShardExit::NotTaken),
+                Err(error) if error.is_fenced() => return Ok(ShardExit::NotTaken),
+                Err(error) => return Err(ShardFailure::NotTaken(error)),
+            },
+        };
+        tracing::debug!(stream = &*lease.stream, shard = &*lease.shard, epoch = lease.epoch, from = %lease.checkpoint, "reading shard");
+        let held = Held { task: &self, seen_ms: Mutex::new(lease.seen_ms), lease };
+        held.consume().await
+    }
+
+    /// Takes the lease. What the claim was made on may be old, and a page of leases may show a child whose parent
+    /// was on an earlier page: before a shard is first read, its parents are looked at one by one.
+    async fn take(&self, lease: &Lease) -> Result<Option<Lease>, StoreError> {
+        let _permit = self.state_writes.acquire().await;
+        let store = self.worker.store();
+        for parent in lease.parents.iter().filter(|_| !lease.has_started()) {
+            let unfinished = |parent: Lease| !parent.checkpoint.is_end();
+            if store.lease(&lease.stream, parent).await?.is_some_and(unfinished) {
+                return Ok(None);
+            }
+        }
+        store.take_lease(lease, self.worker.id()).await.map(Some)
+    }
+}
+
+/// A lease that this task has.
+struct Held<'a, S, P> {
+    task: &'a ShardTask<S, P>,
+    lease: Lease,
+    /// When all that had come was last known to be done.
+    seen_ms: Mutex<u64>,
+}
+
+/// The store refused a write: the lease is somebody else's.
+#[derive(Debug)]
+struct LeaseLost;
+
+impl<S, P> Held<'_, S, P>
+where
+    S: StreamSource,
+    P: Processor<Record = S::Record>,
+{
+    async fn consume(&self) -> Result<ShardExit, ShardFailure> {
         let acks = ShardAcks::new(WINDOW_RECORDS_MAX);
         let settled = CancellationToken::new();
         let end = {
@@ -100,6 +116,7 @@ where
             tokio::pin!(checkpointer, reader);
             let end = tokio::select! {
                 biased;
+                () = self.task.orders.lost() => return Ok(ShardExit::LeaseLost),
                 stopped = &mut checkpointer => return stopped.map(|_| ShardExit::LeaseLost),
                 end = &mut reader => end?,
             };
@@ -110,23 +127,12 @@ where
                 None => end,
             }
         };
-        let last = match end {
-            ReadEnd::ShardEnd => Some(Checkpoint::ShardEnd),
-            ReadEnd::Shutdown => acks.status().checkpoint.map(Checkpoint::After),
+        self.task.progress.enter(Stage::Finishing);
+        let finished = match end {
+            ReadEnd::ShardEnd(children) => Box::pin(self.finish(children)).await.map(ShardExit::Ended),
+            ReadEnd::Drain => Box::pin(self.release(&acks)).await.map(ShardExit::Drained),
         };
-        if let Some(last) = last
-            && let Err(LeaseLost) = self.insist(|| self.worker.store().checkpoint(&self.lease, &last)).await
-        {
-            return Ok(ShardExit::LeaseLost);
-        }
-        match end {
-            ReadEnd::ShardEnd => Ok(ShardExit::Ended(self.find_children().await)),
-            ReadEnd::Shutdown => {
-                // Lost at the very end is as good as released.
-                let _released = self.insist(|| self.worker.store().release_lease(&self.lease)).await;
-                Ok(ShardExit::Draining)
-            }
-        }
+        Ok(finished.unwrap_or(ShardExit::LeaseLost))
     }
 
     /// Writes the checkpoint as it advances. Ends when the shard must stop, or, with `None`, between two writes
@@ -136,9 +142,12 @@ where
         acks: &ShardAcks,
         settled: &CancellationToken,
     ) -> Result<Option<LeaseLost>, ShardFailure> {
-        let mut ticks = tokio::time::interval(self.worker.config().checkpoint_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut written = None;
+        let mut written_at = Instant::now();
+        // Shards that were taken together do not write together for ever.
+        let seen_interval = SEEN_INTERVAL.mul_f64(1.0 - fastrand::f64() / 2.0);
+        let mut ticks = tokio::time::interval(self.task.worker.config().checkpoint_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -147,142 +156,77 @@ where
                 _ = ticks.tick() => {}
             }
             let done = acks.status().checkpoint;
-            if done == written {
+            if done == written && written_at.elapsed() < seen_interval {
                 continue;
             }
-            let Some(sequence) = done.clone() else { continue };
-            match self.worker.store().checkpoint(&self.lease, &Checkpoint::After(sequence)).await {
-                Ok(()) => written = done,
+            let checkpoint = done.clone().map_or_else(|| self.lease.checkpoint.clone(), Checkpoint::After);
+            match Box::pin(self.write(&checkpoint)).await {
+                Ok(()) => (written, written_at) = (done, Instant::now()),
                 Err(error) if error.is_fenced() => return Ok(Some(LeaseLost)),
                 Err(error) => {
-                    tracing::warn!(shard = self.lease.shard, %error, "checkpoint failed; it is tried again")
+                    tracing::warn!(shard = &*self.lease.shard, %error, "checkpoint failed; it is tried again")
                 }
             }
         }
     }
 
-    /// Reads until the shard ends or the worker stops, then waits until all that was read is done.
+    /// Reads until the shard ends or is to drain, then waits until all that was read is done.
     async fn read_and_settle(&self, acks: &ShardAcks) -> Result<ReadEnd, ShardFailure> {
-        let end = self.read(acks).await?;
+        let task = self.task;
+        let reader = Reader {
+            source: &*task.source,
+            processor: &*task.processor,
+            worker: &task.worker,
+            budget: &task.budget,
+            lag: task.lags.track(),
+            lease: &self.lease,
+            orders: &task.orders,
+            progress: &task.progress,
+            acks,
+            seen_ms: &self.seen_ms,
+        };
+        let end = reader.read().await?;
+        task.progress.enter(Stage::Settling);
         match acks.settled().await {
             true => Ok(end),
             false => Err(ShardFailure::RecordLost),
         }
     }
 
-    async fn read(&self, acks: &ShardAcks) -> Result<ReadEnd, ShardFailure> {
-        let mut place = Place { checkpoint: self.lease.checkpoint.clone(), iterator: None };
-        let (mut errors, mut idle) = (Backoff::default(), Idle::new(&*self.source, &self.worker));
-        loop {
-            let step = async {
-                let permit = self.budget.reserve(self.source.pace().page_bytes_max).await;
-                self.read_page(&mut place).await.map(|page| (page, permit))
-            };
-            let Some(answer) = self.shutdown.run_until_cancelled(step).await else {
-                return Ok(ReadEnd::Shutdown);
-            };
-            let pause = match answer {
-                Ok((page, permit)) => {
-                    errors.reset();
-                    let (records, next) = (page.records.len(), page.next.clone());
-                    self.lags.set(self.source.stream(), &self.lease.shard, lag_ms(&page));
-                    self.deliver(acks, &mut place, page, permit).await;
-                    let Some(next) = next else { return Ok(ReadEnd::ShardEnd) };
-                    place.iterator = Some(next);
-                    idle.after(records)
-                }
+    async fn write(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        self.task.worker.store().checkpoint(&self.lease, checkpoint, self.progressed()).await
+    }
+
+    fn progressed(&self) -> Progressed {
+        Progressed { bytes_per_s: self.task.progress.bytes_per_s(), seen_ms: *self.seen_ms.lock() }
+    }
+
+    /// The shard is read to its end and all of it is done: so it is written, and then its children are taken on.
+    async fn finish(&self, told: Vec<Shard>) -> Result<Children, LeaseLost> {
+        self.insist(|| self.write(&Checkpoint::ShardEnd)).await?;
+        self.task.progress.enter(Stage::Children);
+        let children = if told.is_empty() { self.find_children().await } else { told };
+        let mut found = Children::default();
+        for child in children {
+            match self.take_on(&child).await {
+                Ok(adopted) => found.adopted.extend(adopted),
+                // The next full listing finds it.
                 Err(error) => {
-                    self.recover(&mut place, error).await?;
-                    errors.next_pause()
+                    tracing::warn!(shard = child.id, %error, "the lease of a child could not be written")
                 }
-            };
-            if self.shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return Ok(ReadEnd::Shutdown);
             }
+            found.names.push(child.id);
         }
+        Ok(found)
     }
 
-    async fn read_page(&self, place: &mut Place) -> Result<Page<S::Record>, SourceError> {
-        let shard = &self.lease.shard;
-        let iterator = match place.iterator.take() {
-            Some(iterator) => iterator,
-            None => self.source.iterator(shard, &place.checkpoint).await?,
-        };
-        let answer = self.source.read(shard, &iterator).await;
-        // Kept for the next try; an answer brings the next one.
-        place.iterator = Some(iterator);
-        answer
-    }
-
-    /// What to do about a failed read; an error ends the shard's task.
-    async fn recover(&self, place: &mut Place, error: SourceError) -> Result<(), ShardFailure> {
-        let shard = &self.lease.shard;
-        match &error {
-            SourceError::IteratorExpired(_) => {
-                tracing::info!(shard, from = %place.checkpoint, "iterator expired; a new one is made");
-                place.iterator = None;
-            }
-            SourceError::Trimmed(_) => self.record_gap(place).await,
-            SourceError::Call(call) => match call.class {
-                Class::Throttled => tracing::debug!(shard, %error, "read throttled"),
-                Class::Transient | Class::Denied => {
-                    tracing::warn!(shard, %error, class = call.class.as_str(), "read failed; it is tried again");
-                }
-                Class::NotFound | Class::Permanent => return Err(error.into()),
-            },
-        }
-        Ok(())
-    }
-
-    /// Records between the checkpoint and the oldest one there is are gone: never in silence.
-    async fn record_gap(&self, place: &mut Place) {
-        let (stream, shard) = (self.source.stream(), &self.lease.shard);
-        tracing::error!(
-            stream,
-            shard,
-            after = %place.checkpoint,
-            "gap: records were trimmed before they were read; the table needs a backfill"
-        );
-        let store = self.worker.store();
-        if let Err(error) = store.record_gap(&self.lease, &place.checkpoint, now_ms()).await {
-            tracing::error!(stream, shard, %error, "the gap could not be recorded in the state table; it is tried again");
-            // The next read answers the same: nothing is passed over before the gap is on record.
-            return;
-        }
-        *place = Place { checkpoint: Checkpoint::TrimHorizon, iterator: None };
-    }
-
-    /// Hands a page on. Once begun it is not interrupted: a record without its ack would be lost.
-    async fn deliver(
-        &self,
-        acks: &ShardAcks,
-        place: &mut Place,
-        page: Page<S::Record>,
-        mut permit: BytePermit,
-    ) {
-        let mut deliveries = Vec::with_capacity(page.records.len());
-        for record in page.records {
-            if let Some(sequence) = &record.sequence {
-                place.checkpoint = Checkpoint::After(sequence.clone());
-            }
-            let ack = acks.track(record.sequence.clone(), permit.take(record.bytes)).await;
-            if self.is_before_start(&record) {
-                ack.done();
-            } else {
-                deliveries.push(Delivery { record, ack });
-            }
-        }
-        drop(permit);
-        if !deliveries.is_empty() {
-            self.processor.process(self.source.stream(), &self.lease.shard, deliveries).await;
-        }
-    }
-
-    /// Not every source can seek by time: what comes too early is passed over. A record whose time is not known
-    /// (0) is not.
-    fn is_before_start(&self, record: &SourceRecord<S::Record>) -> bool {
-        matches!(self.lease.checkpoint, Checkpoint::AtTime(start_ms)
-            if (1..start_ms).contains(&record.created_ms))
+    /// Everything read is done: the last checkpoint, and the lease is somebody else's to take.
+    async fn release(&self, acks: &ShardAcks) -> Result<Option<String>, LeaseLost> {
+        let last = acks.status().checkpoint.map(Checkpoint::After);
+        let to = self.task.orders.recipient();
+        let store = self.task.worker.store();
+        self.insist(|| store.release_lease(&self.lease, last.as_ref(), self.progressed(), to)).await?;
+        Ok(to.map(str::to_owned))
     }
 
     /// Repeats a write until it is made or refused. The daemon's shutdown deadline is what ends it otherwise.
@@ -293,11 +237,14 @@ where
     {
         let mut pauses = Backoff::default();
         loop {
-            match write().await {
+            let permit = self.task.state_writes.acquire().await;
+            let written = write().await;
+            drop(permit);
+            match written {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_fenced() => return Err(LeaseLost),
                 Err(error) => {
-                    tracing::warn!(shard = self.lease.shard, %error, "state write failed; it is tried again")
+                    tracing::warn!(shard = &*self.lease.shard, %error, "state write failed; it is tried again")
                 }
             }
             tokio::time::sleep(pauses.next_pause()).await;
@@ -306,54 +253,59 @@ where
 
     /// Asks for the children of this ended shard; they appear late.
     async fn find_children(&self) -> Vec<Shard> {
-        let shard = &self.lease.shard;
+        let (task, shard) = (self.task, &*self.lease.shard);
         let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         for _ in 0..CHILD_SHARD_TRIES_MAX {
-            let ask = self.source.children(shard);
-            match self.shutdown.run_until_cancelled(ask).await {
-                Some(Ok(children)) if !children.is_empty() => return children,
+            task.progress.enter(Stage::Children);
+            match task.orders.unless_draining(task.source.children(shard)).await {
+                Some(Ok(listing)) if !listing.shards.is_empty() || listing.disabled => return listing.shards,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     tracing::warn!(shard, %error, "children of an ended shard could not be listed")
                 }
                 None => return Vec::new(),
             }
-            if self.shutdown.run_until_cancelled(tokio::time::sleep(pauses.next_pause())).await.is_none() {
+            if task.orders.unless_draining(tokio::time::sleep(pauses.next_pause())).await.is_none() {
                 return Vec::new();
             }
         }
         tracing::info!(shard, "no children of the ended shard show yet; the next full listing looks again");
         Vec::new()
     }
-}
 
-/// The store refused a write: the lease is somebody else's.
-#[derive(Debug)]
-struct LeaseLost;
-
-/// Where the reader is.
-struct Place {
-    /// After the last record that was handed on.
-    checkpoint: Checkpoint,
-    /// Where to read on; made anew from the checkpoint when there is none.
-    iterator: Option<String>,
-}
-
-/// An idle shard is read less and less often, a busy one as often as its service allows.
-struct Idle {
-    min: Duration,
-    max: Duration,
-    pause: Duration,
-}
-
-impl Idle {
-    fn new<S: StreamSource>(source: &S, worker: &Worker) -> Self {
-        let min = source.pace().interval_min;
-        Self { min, max: worker.config().idle_poll_max.max(min), pause: min }
-    }
-
-    fn after(&mut self, records: usize) -> Duration {
-        self.pause = if records > 0 { self.min } else { self.pause.saturating_mul(2).min(self.max) };
-        self.pause
+    /// Writes a child's lease, to be begun with its first record, and takes it if its parents are all finished and there is room for it.
+    async fn take_on(&self, child: &Shard) -> Result<Option<Lease>, StoreError> {
+        let (task, stream) = (self.task, &*self.lease.stream);
+        let (store, me) = (task.worker.store(), task.worker.id());
+        let _permit = task.state_writes.acquire().await;
+        for parent in child.parents.iter().filter(|parent| **parent != *self.lease.shard) {
+            match store.lease(stream, parent).await? {
+                Some(lease) if lease.checkpoint.is_end() => {}
+                Some(_) => {
+                    store.create_lease(stream, child, &Checkpoint::TrimHorizon, Begin::AfterParents).await?;
+                    return Ok(None);
+                }
+                // Finished with, or never seen: a full listing tells.
+                None => return Ok(None),
+            }
+        }
+        if task.orders.is_draining() || !task.worker.has_room() {
+            store.create_lease(stream, child, &Checkpoint::TrimHorizon, Begin::AfterParents).await?;
+            return Ok(None);
+        }
+        if let Some(lease) =
+            store.create_lease(stream, child, &Checkpoint::TrimHorizon, Begin::OwnedBy(me)).await?
+        {
+            return Ok(Some(lease));
+        }
+        match store.lease(stream, &child.id).await? {
+            Some(lease) if lease.owner.is_none() && !lease.has_started() => {
+                match store.take_lease(&lease, me).await {
+                    Err(error) if error.is_fenced() => Ok(None),
+                    taken => taken.map(Some),
+                }
+            }
+            _ => Ok(None),
+        }
     }
 }

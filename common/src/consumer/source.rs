@@ -19,6 +19,15 @@ pub struct Shard {
     pub parents: Vec<String>,
 }
 
+/// What a stream's service lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The shards, closed ones included.
+    pub shards: Vec<Shard>,
+    /// The stream was disabled: no shard will be added.
+    pub disabled: bool,
+}
+
 /// One record of a page.
 #[derive(Debug)]
 pub struct SourceRecord<R> {
@@ -39,6 +48,8 @@ pub struct Page<R> {
     pub records: Vec<SourceRecord<R>>,
     /// Where to read on; `None` when the shard is closed and read to its end.
     pub next: Option<String>,
+    /// The shard's children, if the service tells them at its end.
+    pub children: Vec<Shard>,
     /// How far the page's end is behind the shard's tip, if the service tells.
     pub behind: Option<Duration>,
 }
@@ -54,7 +65,7 @@ pub struct ReadPace {
 
 /// A stream that can be consumed: DynamoDB Streams in the aggregator, Kinesis in the cache-writer.
 ///
-/// Calls are not retried inside: the consumer owns the retries.
+/// Calls are not retried inside, but for the pages of a long listing: the consumer owns the retries.
 pub trait StreamSource: Send + Sync + 'static {
     /// What a record is.
     type Record: Send + 'static;
@@ -65,11 +76,14 @@ pub trait StreamSource: Send + Sync + 'static {
     /// How its shards may be read.
     fn pace(&self) -> ReadPace;
 
-    /// Every shard that is listed, closed ones included.
-    fn shards(&self) -> impl Future<Output = Result<Vec<Shard>, CallError>> + Send;
+    /// How long records are kept, if the service does not tell when a position is older than that.
+    fn silent_retention(&self) -> Option<Duration>;
 
-    /// The children of a shard that was read to its end; empty while they do not show yet.
-    fn children(&self, parent: &str) -> impl Future<Output = Result<Vec<Shard>, CallError>> + Send;
+    /// Every shard that is listed.
+    fn shards(&self) -> impl Future<Output = Result<Listing, CallError>> + Send;
+
+    /// The children of a shard that was read to its end; none while they do not show yet.
+    fn children(&self, parent: &str) -> impl Future<Output = Result<Listing, CallError>> + Send;
 
     /// A place to read from: after the checkpoint, or the shard's start.
     fn iterator(

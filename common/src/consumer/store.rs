@@ -4,8 +4,9 @@
 //!
 //! | `pk` | `sk` | attributes |
 //! |---|---|---|
-//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents` |
-//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter` |
+//! | `stream#STREAM` | `begun` | the stream is consumed, begun at `start` |
+//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given` |
+//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself |
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
 //! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |
 //!
@@ -15,6 +16,7 @@
 mod generation;
 mod item;
 mod lease;
+mod stream;
 mod workers;
 
 use aws_sdk_dynamodb::Client;
@@ -27,8 +29,9 @@ use crate::config::Section;
 use crate::retry::{Backoff, Class};
 
 pub use generation::{Generation, next_generation};
-pub use lease::Lease;
-pub use workers::Heartbeat;
+pub use lease::{Begin, Lease, Progressed};
+pub use stream::StreamState;
+pub use workers::{Heartbeat, Report};
 
 /// The `[state]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]

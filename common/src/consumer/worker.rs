@@ -1,20 +1,22 @@
 //! A worker: one process of the fleet, its heartbeat, and what it sees of the others'.
 //!
-//! A lease is free when nobody owns it, when its owner is ourselves (an earlier process under our name), or
-//! when its owner's heartbeat has not changed for `lease_duration` on *our* monotonic clock. No two machines'
-//! clocks are ever compared.
+//! Heartbeats are written at long intervals and read at short ones: one small query tells of every worker that
+//! came, went, or changed leases, so that nobody need look at the leases themselves to find out.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Section;
 use crate::retry::until_ok;
 
-use super::store::{Heartbeat, Lease, StateStore, StoreError};
+use super::assignment::Member;
+use super::membership::Membership;
+use super::store::{Report, StateStore, StoreError};
 
 /// The `[worker]` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +25,22 @@ pub struct WorkerConfig {
     pub heartbeat_interval: Duration,
     /// A worker whose heartbeat has stood still for so long is taken for dead.
     pub lease_duration: Duration,
-    /// Pause between two looks for leases to take and between two full listings of a stream's shards.
+    /// The longest pause between two looks at the leases. News makes it shorter.
     pub sync_interval: Duration,
+    /// Pause between two full listings of a stream's shards, by one worker of the fleet.
+    pub listing_interval: Duration,
     /// Pause between two checkpoints of a shard.
     pub checkpoint_interval: Duration,
     /// The longest pause between two reads of an idle shard.
     pub idle_poll_max: Duration,
+    /// This worker's share of the work relative to the others'.
+    pub capacity: u32,
+    /// The most leases it will have.
+    pub leases_max: usize,
+    /// A shard that does nothing for so long, and does not wait for what is downstream, is started again.
+    pub stuck_after: Duration,
+    /// A lease that was moved for balance stays where it is for so long.
+    pub move_interval: Duration,
 }
 
 impl WorkerConfig {
@@ -36,10 +48,15 @@ impl WorkerConfig {
     pub fn read(mut section: Section, idle_poll_max_ms: u64) -> Self {
         let config = Self {
             heartbeat_interval: section.duration_ms("heartbeat_interval_ms", 100..=60_000, 3_000),
-            lease_duration: section.duration_ms("lease_duration_ms", 1_000..=600_000, 15_000),
+            lease_duration: section.duration_ms("lease_duration_ms", 1_000..=600_000, 10_000),
             sync_interval: section.duration_ms("sync_interval_ms", 100..=600_000, 10_000),
+            listing_interval: section.duration_ms("listing_interval_ms", 100..=3_600_000, 120_000),
             checkpoint_interval: section.duration_ms("checkpoint_interval_ms", 50..=600_000, 1_000),
             idle_poll_max: section.duration_ms("idle_poll_max_ms", 10..=60_000, idle_poll_max_ms),
+            capacity: u32::try_from(section.integer("capacity", 1..=10_000, 100)).unwrap_or(100),
+            leases_max: section.size("leases_max", 1..=1_000_000, 10_000),
+            stuck_after: section.duration_ms("stuck_after_ms", 1_000..=3_600_000, 60_000),
+            move_interval: section.duration_ms("move_interval_ms", 0..=3_600_000, 60_000),
         };
         if config.lease_duration < 3 * config.heartbeat_interval {
             section.note("lease_duration_ms", "must be at least three times heartbeat_interval_ms");
@@ -47,7 +64,17 @@ impl WorkerConfig {
         section.finish();
         config
     }
+
+    /// Pause between two looks at the others' heartbeats.
+    fn observe_interval(&self) -> Duration {
+        self.heartbeat_interval.min(Duration::from_secs(1))
+    }
 }
+
+/// The least pause between two beats: news is told at once, but not more often.
+const BEAT_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// A dead worker's heartbeat is removed after so many lease durations.
+const FORGET_AFTER_LEASES: u32 = 30;
 
 /// This process in the fleet.
 #[derive(Debug)]
@@ -56,7 +83,12 @@ pub struct Worker {
     instance: String,
     store: StateStore,
     config: WorkerConfig,
-    observed: Mutex<Observed>,
+    membership: Mutex<Membership>,
+    report: Mutex<Report>,
+    /// There is something to tell the others now.
+    news: Notify,
+    /// The others did something.
+    changed: Notify,
 }
 
 impl Worker {
@@ -71,11 +103,21 @@ impl Worker {
     ) -> Result<Self, StoreError> {
         let id = id.into();
         let instance = format!("{:016x}", fastrand::u64(..));
-        store.announce(&id, &instance).await?;
-        let mut observed = Observed::default();
-        observed.observe(&store.heartbeats().await?, Instant::now());
+        let report = Report { capacity: config.capacity, leases_max: config.leases_max, ..Report::default() };
+        store.announce(&id, &instance, &report).await?;
+        let mut membership = Membership::default();
+        membership.observe(&store.heartbeats().await?, Instant::now(), config.lease_duration);
         tracing::info!(worker = id, instance, "worker announced");
-        Ok(Self { id, instance, store, config, observed: Mutex::new(observed) })
+        Ok(Self {
+            id,
+            instance,
+            store,
+            config,
+            membership: Mutex::new(membership),
+            report: Mutex::new(report),
+            news: Notify::new(),
+            changed: Notify::new(),
+        })
     }
 
     /// Makes sure of the state table and announces the process, however long that takes: a state table that
@@ -103,122 +145,122 @@ impl Worker {
         &self.config
     }
 
-    /// Beats until `shutdown`.
+    /// Beats until `shutdown`, and then removes the heartbeat: by then every lease is released.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when another process runs under this worker's name: this one must stop.
     pub async fn beat(&self, shutdown: &CancellationToken) -> Result<(), StoreError> {
-        let mut ticks = tokio::time::interval(self.config.heartbeat_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            match self.beat_once().await {
-                Err(error) if error.is_fenced() => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%error, "heartbeat failed; others may take over this worker's leases")
+        let mut beaten: Option<Instant> = None;
+        loop {
+            let urgent = async {
+                self.news.notified().await;
+                if let Some(beaten) = beaten {
+                    tokio::time::sleep_until(beaten + BEAT_INTERVAL_MIN).await;
                 }
-                Ok(()) => {}
+            };
+            let is_urgent = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                () = urgent => true,
+                () = tokio::time::sleep(self.config.observe_interval()), if beaten.is_some() => false,
+                () = std::future::ready(()), if beaten.is_none() => true,
+            };
+            let due = beaten.is_none_or(|at| at.elapsed() >= self.config.heartbeat_interval);
+            if is_urgent || due {
+                beaten = Some(Instant::now());
+                if let Err(error) = self.write_beat().await {
+                    if error.is_fenced() {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "heartbeat failed; others may take over this worker's leases");
+                }
             }
+            if let Err(error) = self.observe().await {
+                tracing::warn!(%error, "the others' heartbeats could not be read");
+            }
+        }
+        // Whoever comes after sees at once that nobody is there.
+        if let Err(error) = self.store.forget_worker(&self.id, &self.instance).await {
+            tracing::warn!(%error, "the heartbeat could not be removed; it expires");
         }
         Ok(())
     }
 
-    async fn beat_once(&self) -> Result<(), StoreError> {
-        self.store.beat(&self.id, &self.instance).await?;
+    async fn write_beat(&self) -> Result<(), StoreError> {
+        let report = self.report.lock().clone();
+        self.store.beat(&self.id, &self.instance, &report).await
+    }
+
+    async fn observe(&self) -> Result<(), StoreError> {
         let heartbeats = self.store.heartbeats().await?;
-        self.observed.lock().observe(&heartbeats, Instant::now());
+        let lease_duration = self.config.lease_duration;
+        let changed = self.membership.lock().observe(&heartbeats, Instant::now(), lease_duration);
+        if changed {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
-    /// Whether this worker may take `lease` now.
-    pub fn may_take(&self, lease: &Lease) -> bool {
-        lease.owner.as_ref().is_none_or(|owner| {
-            *owner == self.id
-                || self.observed.lock().is_expired(owner, Instant::now(), self.config.lease_duration)
-        })
+    /// Waits until another worker came, went, or changed leases. One waiter.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
-}
 
-/// When each worker's heartbeat was last seen to change. Pure.
-#[derive(Debug, Default)]
-struct Observed {
-    workers: HashMap<String, Seen>,
-    /// When heartbeats were last read. What came after is not known: a process that was held up, or could not
-    /// reach the table, must not take its own absence for that of the others.
-    last: Option<Instant>,
-}
+    /// Tells the others with the next beat what this worker has.
+    pub fn report_load(&self, leases: usize, bytes_per_s: u64) {
+        let mut report = self.report.lock();
+        (report.leases, report.bytes_per_s) = (leases, bytes_per_s);
+    }
 
-#[derive(Debug)]
-struct Seen {
-    /// `None` for an owner of leases whose heartbeat was not read yet.
-    counter: Option<u64>,
-    at: Instant,
-}
+    /// Whether one more lease would not be too many.
+    pub fn has_room(&self) -> bool {
+        self.report.lock().leases < self.config.leases_max
+    }
 
-impl Observed {
-    fn observe(&mut self, heartbeats: &[Heartbeat], now: Instant) {
-        self.last = Some(now);
-        for heartbeat in heartbeats {
-            let counter = Some(heartbeat.counter);
-            let seen = self.workers.entry(heartbeat.worker.clone()).or_insert(Seen { counter, at: now });
-            if seen.counter != counter {
-                *seen = Seen { counter, at: now };
+    /// Tells the others now which streams this worker can read.
+    pub fn report_streams(&self, streams: BTreeSet<String>) {
+        self.report.lock().streams = streams;
+        self.news.notify_one();
+    }
+
+    /// Tells the others now that this worker changed leases that concern them.
+    pub fn report_change(&self) {
+        self.report.lock().changes += 1;
+        self.news.notify_one();
+    }
+
+    /// Tells the others now that this worker stops.
+    pub fn report_leaving(&self) {
+        self.report.lock().leaving = true;
+        self.news.notify_one();
+    }
+
+    /// The fleet as it is seen now, this worker included, by name.
+    pub fn members(&self) -> Vec<Member> {
+        let report = self.report.lock().clone();
+        self.membership.lock().members(&self.id, &report, self.config.lease_duration)
+    }
+
+    /// Whether the owner of a lease of `stream` is dead, or lives and does not read the stream.
+    pub fn has_abandoned(&self, owner: &str, stream: &str) -> bool {
+        let (now, lease_duration) = (Instant::now(), self.config.lease_duration);
+        let mut membership = self.membership.lock();
+        owner != self.id
+            && (membership.is_expired(owner, now, lease_duration)
+                || membership.neglects(owner, stream, lease_duration))
+    }
+
+    /// Removes the heartbeats of workers that died long ago.
+    pub async fn forget_the_dead(&self) {
+        let after = self.config.lease_duration * FORGET_AFTER_LEASES;
+        let dead = self.membership.lock().long_dead(after);
+        for dead in dead.into_iter().filter(|dead| dead.worker != self.id) {
+            match self.store.forget_worker(&dead.worker, &dead.instance).await {
+                Ok(()) => tracing::info!(worker = dead.worker, "the heartbeat of a dead worker is removed"),
+                // It lives again.
+                Err(error) if error.is_fenced() => {}
+                Err(error) => tracing::warn!(%error, "the heartbeat of a dead worker could not be removed"),
             }
         }
-    }
-
-    /// Whether a worker's heartbeat was seen to stand still for `lease_duration`. An owner that was never seen
-    /// may have been announced after the last look, so its time begins now.
-    fn is_expired(&mut self, worker: &str, now: Instant, lease_duration: Duration) -> bool {
-        let seen = self.workers.entry(worker.to_owned()).or_insert(Seen { counter: None, at: now });
-        self.last.is_some_and(|last| last.saturating_duration_since(seen.at) >= lease_duration)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn beats(counter: u64) -> Vec<Heartbeat> {
-        vec![Heartbeat { worker: "w".to_owned(), instance: "i".to_owned(), counter }]
-    }
-
-    #[test]
-    fn a_worker_expires_when_its_heartbeat_stands_still_on_our_clock() {
-        let (start, lease) = (Instant::now(), Duration::from_secs(15));
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut observed = Observed::default();
-        observed.observe(&beats(7), at(0));
-        observed.observe(&beats(8), at(10));
-        observed.observe(&beats(8), at(20));
-        observed.observe(&beats(8), at(24));
-        assert!(!observed.is_expired("w", at(24), lease));
-        observed.observe(&beats(8), at(25));
-        assert!(observed.is_expired("w", at(25), lease));
-        observed.observe(&beats(9), at(26));
-        assert!(!observed.is_expired("w", at(40), lease));
-    }
-
-    #[test]
-    fn an_observer_that_could_not_look_takes_nobody_for_dead() {
-        let (start, lease) = (Instant::now(), Duration::from_secs(15));
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut observed = Observed::default();
-        observed.observe(&beats(7), at(0));
-        assert!(!observed.is_expired("w", at(100), lease), "nobody looked for a hundred seconds");
-        observed.observe(&beats(8), at(101));
-        assert!(!observed.is_expired("w", at(101), lease));
-    }
-
-    #[test]
-    fn an_owner_without_a_heartbeat_expires_too_but_not_at_once() {
-        let (start, lease) = (Instant::now(), Duration::from_secs(15));
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut observed = Observed::default();
-        observed.observe(&[], at(0));
-        assert!(!observed.is_expired("w", at(1), lease), "it may have been announced since");
-        observed.observe(&[], at(15));
-        assert!(!observed.is_expired("w", at(15), lease));
-        observed.observe(&[], at(16));
-        assert!(observed.is_expired("w", at(16), lease));
     }
 }

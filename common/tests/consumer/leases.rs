@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use warmcast_common::consumer::store::{Begin, Report};
 use warmcast_common::consumer::{Checkpoint, Shard, WorkerConfig};
 
 use super::recorder::Recorder;
@@ -72,7 +73,7 @@ async fn an_owner_whose_heartbeat_was_not_seen_yet_is_not_taken_for_dead() {
     world.script.shard("a", &[]);
     // As w1 sees it when w2 was announced and took the lease between two of w1's looks at the heartbeats.
     let (store, shard) = (&world.table.store, Shard { id: "a".to_owned(), parents: Vec::new() });
-    store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon).await.unwrap();
+    store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon, Begin::AfterParents).await.unwrap();
     store.take_lease(&world.table.lease(STREAM, "a").await.unwrap(), "w2").await.unwrap();
     let running = world.start(short_lease("w1")).await;
     until("w1 has looked at leases", async || world.script.listings() > 3).await;
@@ -94,7 +95,7 @@ async fn a_lost_lease_ends_the_reading_and_no_checkpoint_follows() {
     world.recorder.done("a", 1);
     world.until_checkpoint("a", "after:1").await;
     // Another worker has it now, alive and well.
-    world.table.store.announce("w9", "other").await.unwrap();
+    world.table.store.announce("w9", "other", &Report::default()).await.unwrap();
     let lease = world.table.lease(STREAM, "a").await.unwrap();
     let taken = world.table.store.take_lease(&lease, "w9").await.unwrap();
     world.recorder.done("a", 2);
@@ -126,7 +127,7 @@ async fn a_lease_lost_before_the_shards_end_does_not_end_it() {
     world.recorder.withhold("a");
     let first = world.run().await;
     world.until_got("a", 1..=2).await;
-    world.table.store.announce("w9", "other").await.unwrap();
+    world.table.store.announce("w9", "other", &Report::default()).await.unwrap();
     let lease = world.table.lease(STREAM, "a").await.unwrap();
     let taken = world.table.store.take_lease(&lease, "w9").await.unwrap();
     world.recorder.release("a");

@@ -96,20 +96,24 @@ async fn children_that_show_in_a_listing_only_are_read() {
 }
 
 #[tokio::test]
-async fn the_leases_of_ended_shards_go_when_their_shards_are_no_longer_listed() {
+async fn the_lease_of_an_ended_shard_goes_when_its_children_have_begun_and_it_is_not_read_again() {
     let world = World::new().await;
     world.script.shard("parent", &[]);
     world.script.shard("child", &["parent"]);
+    world.script.with("child", |child| (child.unlisted, child.late) = (true, usize::MAX));
     world.script.put("parent", [1]);
+    world.script.put("child", [2]);
     world.script.close("parent");
     let running = world.run().await;
     world.until_checkpoint("parent", "shard-end").await;
-    world.script.with("parent", |parent| parent.unlisted = true);
     let listings = world.script.listings();
-    until("leases were looked at three times", async || world.script.listings() > listings + 3).await;
+    until("shards were listed three times", async || world.script.listings() > listings + 3).await;
     assert_eq!(world.checkpoint("parent").await, "shard-end", "its child has not begun");
-    world.script.put("child", [2]);
+    world.script.with("child", |child| child.unlisted = false);
     world.until_checkpoint("parent", "").await;
+    let listings = world.script.listings();
+    until("shards were listed three times", async || world.script.listings() > listings + 3).await;
+    world.until_got("child", [2]).await;
     running.stop().await;
     assert_eq!(world.recorder.log(), [("parent".to_owned(), 1), ("child".to_owned(), 2)]);
 }

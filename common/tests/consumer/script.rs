@@ -12,7 +12,7 @@ use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::source::ReadPace;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{
-    Checkpoint, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
+    Checkpoint, Listing, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
 };
 use warmcast_common::retry::Class;
 
@@ -40,6 +40,8 @@ struct State {
     shards: BTreeMap<String, Scripted>,
     listing_errors: VecDeque<CallError>,
     listings: usize,
+    disabled: bool,
+    silent_retention: Option<Duration>,
 }
 
 /// One shard of the script.
@@ -200,7 +202,12 @@ impl Scripted {
         self.records_read += records.len();
         let next = index + records.len();
         let ended = self.closed && next == self.records.len();
-        Ok(Page { records, next: (!ended).then(|| format!("{}:{next}", self.tenure)), behind: None })
+        Ok(Page {
+            records,
+            next: (!ended).then(|| format!("{}:{next}", self.tenure)),
+            children: Vec::new(),
+            behind: None,
+        })
     }
 }
 
@@ -215,17 +222,23 @@ impl StreamSource for Script {
         ReadPace { interval_min: Duration::from_millis(1), page_bytes_max: PAGE_BYTES_MAX }
     }
 
-    async fn shards(&self) -> Result<Vec<Shard>, CallError> {
+    fn silent_retention(&self) -> Option<Duration> {
+        self.0.state.lock().silent_retention
+    }
+
+    async fn shards(&self) -> Result<Listing, CallError> {
         let mut state = self.0.state.lock();
         state.listings += 1;
         if let Some(error) = state.listing_errors.pop_front() {
             return Err(error);
         }
         let listed = state.shards.iter().filter(|(_, shard)| !shard.unlisted);
-        Ok(listed.map(|(id, shard)| Shard { id: id.clone(), parents: shard.parents.clone() }).collect())
+        let shards =
+            listed.map(|(id, shard)| Shard { id: id.clone(), parents: shard.parents.clone() }).collect();
+        Ok(Listing { shards, disabled: state.disabled })
     }
 
-    async fn children(&self, parent: &str) -> Result<Vec<Shard>, CallError> {
+    async fn children(&self, parent: &str) -> Result<Listing, CallError> {
         let mut state = self.0.state.lock();
         if let Some(shard) = state.shards.get_mut(parent) {
             shard.children_asked += 1;
@@ -237,15 +250,16 @@ impl StreamSource for Script {
                 None => children.push(Shard { id: id.clone(), parents: shard.parents.clone() }),
             }
         }
-        Ok(children)
+        Ok(Listing { shards: children, disabled: state.disabled })
     }
 
     async fn iterator(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
         let (parents, first) = self.with(shard, |shard| (shard.parents.clone(), shard.iterators.is_empty()));
         if first && !parents.is_empty() {
             let leases = self.0.store.leases(STREAM).await.expect("leases can be read");
-            let then = leases.into_iter().filter(|lease| parents.contains(&lease.shard));
-            let then = then.map(|lease| (lease.shard, lease.checkpoint)).collect();
+            let then =
+                leases.into_iter().filter(|lease| parents.iter().any(|parent| **parent == *lease.shard));
+            let then = then.map(|lease| (lease.shard.to_string(), lease.checkpoint)).collect();
             self.with(shard, |shard| shard.parents_then = then);
         }
         self.with(shard, |scripted| scripted.iterator(shard, from))

@@ -1,7 +1,7 @@
 //! The state table itself: which writes are taken and which are refused.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use warmcast_common::consumer::store::{Lease, StoreError};
+use warmcast_common::consumer::store::{Begin, Lease, Progressed, Report, StoreError};
 use warmcast_common::consumer::{Checkpoint, Shard};
 use warmcast_common::retry::Class;
 
@@ -16,7 +16,7 @@ fn after(number: u64) -> Checkpoint {
 async fn created(table: &Table, shard: &str, parents: &[&str]) -> Lease {
     let parents = parents.iter().map(|parent| (*parent).to_owned()).collect();
     let shard = Shard { id: shard.to_owned(), parents };
-    table.store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon).await.unwrap();
+    table.store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon, Begin::AfterParents).await.unwrap();
     table.lease(STREAM, &shard.id).await.unwrap()
 }
 
@@ -45,7 +45,7 @@ async fn a_lease_that_is_there_is_not_created_again() {
     assert_eq!(lease.parents, ["p", "q"]);
     assert_eq!((lease.owner.as_deref(), lease.epoch, &lease.checkpoint), (None, 0, &Checkpoint::TrimHorizon));
     let taken = table.store.take_lease(&lease, "w1").await.unwrap();
-    table.store.checkpoint(&taken, &after(7)).await.unwrap();
+    table.store.checkpoint(&taken, &after(7), Progressed::default()).await.unwrap();
     let again = created(&table, "a", &[]).await;
     assert_eq!((again.owner.as_deref(), again.epoch, again.checkpoint), (Some("w1"), 1, after(7)));
     assert_eq!(again.parents.len(), 2);
@@ -70,7 +70,7 @@ async fn a_lease_is_taken_with_the_checkpoint_of_the_table_not_of_the_copy() {
     let table = Table::start().await;
     let owned = table.store.take_lease(&created(&table, "a", &["p"]).await, "w1").await.unwrap();
     // w2 has read the lease; w1 goes on for a moment.
-    table.store.checkpoint(&owned, &after(9)).await.unwrap();
+    table.store.checkpoint(&owned, &after(9), Progressed::default()).await.unwrap();
     let taken = table.store.take_lease(&owned, "w2").await.unwrap();
     assert_eq!(taken.checkpoint, after(9), "a checkpoint must not go back with the lease");
     assert_eq!(Some(taken), table.lease(STREAM, "a").await);
@@ -80,16 +80,16 @@ async fn a_lease_is_taken_with_the_checkpoint_of_the_table_not_of_the_copy() {
 async fn a_former_owner_cannot_checkpoint() {
     let table = Table::start().await;
     let former = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
-    table.store.checkpoint(&former, &after(3)).await.unwrap();
+    table.store.checkpoint(&former, &after(3), Progressed::default()).await.unwrap();
     let now = table.store.take_lease(&former, "w2").await.unwrap();
     let before = table.lease(STREAM, "a").await;
-    assert_fenced(table.store.checkpoint(&former, &after(5)).await);
-    assert_fenced(table.store.checkpoint(&former, &Checkpoint::ShardEnd).await);
+    assert_fenced(table.store.checkpoint(&former, &after(5), Progressed::default()).await);
+    assert_fenced(table.store.checkpoint(&former, &Checkpoint::ShardEnd, Progressed::default()).await);
     assert_eq!(table.lease(STREAM, "a").await, before);
-    table.store.checkpoint(&now, &after(4)).await.unwrap();
+    table.store.checkpoint(&now, &after(4), Progressed::default()).await.unwrap();
     // Back with the former owner, but in another tenure.
     let back = table.store.take_lease(&now, "w1").await.unwrap();
-    assert_fenced(table.store.checkpoint(&former, &after(5)).await);
+    assert_fenced(table.store.checkpoint(&former, &after(5), Progressed::default()).await);
     assert_eq!(back.checkpoint, after(4));
 }
 
@@ -97,9 +97,13 @@ async fn a_former_owner_cannot_checkpoint() {
 async fn an_end_stays_an_end_whatever_lands_late() {
     let table = Table::start().await;
     let lease = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
-    table.store.checkpoint(&lease, &Checkpoint::ShardEnd).await.unwrap();
-    table.store.checkpoint(&lease, &Checkpoint::ShardEnd).await.expect("written again after a lost answer");
-    assert_fenced(table.store.checkpoint(&lease, &after(7)).await);
+    table.store.checkpoint(&lease, &Checkpoint::ShardEnd, Progressed::default()).await.unwrap();
+    table
+        .store
+        .checkpoint(&lease, &Checkpoint::ShardEnd, Progressed::default())
+        .await
+        .expect("written again after a lost answer");
+    assert_fenced(table.store.checkpoint(&lease, &after(7), Progressed::default()).await);
     assert_eq!(table.lease(STREAM, "a").await.unwrap().checkpoint, Checkpoint::ShardEnd);
 }
 
@@ -107,12 +111,12 @@ async fn an_end_stays_an_end_whatever_lands_late() {
 async fn a_released_lease_is_free_at_once() {
     let table = Table::start().await;
     let owned = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
-    table.store.release_lease(&owned).await.unwrap();
+    table.store.release_lease(&owned, None, Progressed::default(), None).await.unwrap();
     let free = table.lease(STREAM, "a").await.unwrap();
     assert_eq!((free.owner.as_deref(), free.epoch), (None, 1));
-    assert_fenced(table.store.checkpoint(&owned, &after(1)).await);
+    assert_fenced(table.store.checkpoint(&owned, &after(1), Progressed::default()).await);
     let taken = table.store.take_lease(&free, "w2").await.unwrap();
-    assert_fenced(table.store.release_lease(&owned).await);
+    assert_fenced(table.store.release_lease(&owned, None, Progressed::default(), None).await);
     assert_eq!(table.lease(STREAM, "a").await.unwrap(), taken);
 }
 
@@ -121,7 +125,7 @@ async fn only_the_lease_of_an_ended_shard_is_deleted() {
     let table = Table::start().await;
     let owned = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
     assert_fenced(table.store.delete_lease(&owned).await);
-    table.store.checkpoint(&owned, &Checkpoint::ShardEnd).await.unwrap();
+    table.store.checkpoint(&owned, &Checkpoint::ShardEnd, Progressed::default()).await.unwrap();
     let retaken = table.store.take_lease(&owned, "w2").await.unwrap();
     assert_fenced(table.store.delete_lease(&owned).await);
     assert!(table.lease(STREAM, "a").await.is_some());
@@ -134,8 +138,9 @@ async fn the_leases_of_a_stream_are_not_those_of_another() {
     let table = Table::start().await;
     created(&table, "a", &[]).await;
     let shard = Shard { id: "b".to_owned(), parents: Vec::new() };
-    table.store.create_lease("stream2", &shard, &Checkpoint::AtTime(5)).await.unwrap();
-    let shards: Vec<String> = table.leases(STREAM).await.into_iter().map(|lease| lease.shard).collect();
+    table.store.create_lease("stream2", &shard, &Checkpoint::AtTime(5), Begin::AfterParents).await.unwrap();
+    let shards: Vec<String> =
+        table.leases(STREAM).await.into_iter().map(|lease| lease.shard.to_string()).collect();
     assert_eq!(shards, ["a"]);
     assert_eq!(table.leases("stream2").await[0].checkpoint, Checkpoint::AtTime(5));
 }
@@ -147,7 +152,11 @@ async fn more_leases_than_one_answer_holds_are_all_read() {
     let parents: Vec<String> = (0..64).map(|i| format!("{i:0>128}")).collect();
     for i in 0..200 {
         let shard = Shard { id: format!("shard-{i:04}"), parents: parents.clone() };
-        table.store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon).await.unwrap();
+        table
+            .store
+            .create_lease(STREAM, &shard, &Checkpoint::TrimHorizon, Begin::AfterParents)
+            .await
+            .unwrap();
     }
     let first = table
         .client
@@ -192,19 +201,19 @@ async fn concurrent_callers_agree_on_every_generation() {
 #[tokio::test]
 async fn announcing_a_name_again_fences_the_former_process() {
     let table = Table::start().await;
-    table.store.announce("w1", "first").await.unwrap();
-    table.store.beat("w1", "first").await.unwrap();
-    table.store.announce("w2", "other").await.unwrap();
+    table.store.announce("w1", "first", &Report::default()).await.unwrap();
+    table.store.beat("w1", "first", &Report::default()).await.unwrap();
+    table.store.announce("w2", "other", &Report::default()).await.unwrap();
     let counter = |beats: &[warmcast_common::consumer::store::Heartbeat], worker: &str| {
         beats.iter().find(|beat| beat.worker == worker).unwrap().counter
     };
     let before = table.store.heartbeats().await.unwrap();
     assert_eq!(before.len(), 2);
-    table.store.announce("w1", "second").await.unwrap();
-    assert_fenced(table.store.beat("w1", "first").await);
+    table.store.announce("w1", "second", &Report::default()).await.unwrap();
+    assert_fenced(table.store.beat("w1", "first", &Report::default()).await);
     let between = table.store.heartbeats().await.unwrap();
     assert!(counter(&between, "w1") > counter(&before, "w1"), "announcing is a sign of life");
-    table.store.beat("w1", "second").await.unwrap();
+    table.store.beat("w1", "second", &Report::default()).await.unwrap();
     let afterwards = table.store.heartbeats().await.unwrap();
     assert!(counter(&afterwards, "w1") > counter(&between, "w1"));
     assert_eq!(counter(&afterwards, "w2"), counter(&before, "w2"));
@@ -215,7 +224,7 @@ async fn announcing_a_name_again_fences_the_former_process() {
 #[tokio::test]
 async fn a_worker_that_was_never_announced_cannot_beat() {
     let table = Table::start().await;
-    assert_fenced(table.store.beat("w1", "first").await);
+    assert_fenced(table.store.beat("w1", "first", &Report::default()).await);
     assert_eq!(table.store.heartbeats().await.unwrap(), []);
 }
 

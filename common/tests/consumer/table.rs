@@ -50,7 +50,7 @@ impl Table {
 
     /// The lease of a shard, if there is one.
     pub(crate) async fn lease(&self, stream: &str, shard: &str) -> Option<Lease> {
-        self.leases(stream).await.into_iter().find(|lease| lease.shard == shard)
+        self.leases(stream).await.into_iter().find(|lease| *lease.shard == *shard)
     }
 
     /// How far a shard got; `None` without a lease.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::Lags;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::{ByteBudget, Consumer, ConsumerConfig, Worker, WorkerConfig};
+use warmcast_common::consumer::{ByteBudget, Consumer, Subscription, Worker, WorkerConfig};
 
 use super::recorder::Recorder;
 use super::script::{STREAM, Script};
@@ -42,8 +43,13 @@ pub(crate) fn fast() -> WorkerConfig {
         heartbeat_interval: Duration::from_millis(50),
         lease_duration: Duration::from_secs(60),
         sync_interval: Duration::from_millis(30),
+        listing_interval: Duration::from_millis(30),
         checkpoint_interval: Duration::from_millis(10),
         idle_poll_max: Duration::from_millis(10),
+        capacity: 100,
+        leases_max: 1_000,
+        stuck_after: Duration::from_secs(60),
+        move_interval: Duration::from_secs(60),
     }
 }
 
@@ -52,6 +58,7 @@ pub(crate) struct Running {
     pub(crate) budget: ByteBudget,
     pub(crate) worker: Arc<Worker>,
     shutdown: CancellationToken,
+    left: CancellationToken,
     consumer: JoinSet<()>,
     beats: JoinSet<()>,
 }
@@ -82,25 +89,28 @@ impl World {
         let worker = Worker::announce(store, start.id, start.config).await.expect("a worker is announced");
         let worker = Arc::new(worker);
         let (budget, shutdown) = (ByteBudget::new(start.budget_bytes), CancellationToken::new());
-        let consumer = Consumer::new(
-            self.script.clone(),
-            recorder,
-            Arc::clone(&worker),
-            budget.clone(),
-            Lags::default(),
-            ConsumerConfig { from_trim_horizon: start.from_trim_horizon },
-        );
+        let consumer = Consumer::new(Arc::clone(&worker), budget.clone(), Lags::default());
+        let (subscribe, subscriptions) = mpsc::channel(4);
+        let subscription = Subscription {
+            source: self.script.clone(),
+            processor: recorder,
+            from_trim_horizon: start.from_trim_horizon,
+            superseded: false,
+        };
+        subscribe.send(subscription).await.expect("the consumer is there");
         let mut running = Running {
             budget,
             worker: Arc::clone(&worker),
             shutdown: shutdown.clone(),
+            left: CancellationToken::new(),
             consumer: JoinSet::new(),
             beats: JoinSet::new(),
         };
-        running.consumer.spawn(consumer.run(shutdown));
+        running.consumer.spawn(consumer.run(subscriptions, shutdown));
+        let left = running.left.clone();
         running.beats.spawn(async move {
             // Fenced or not: the consumer of a test goes on.
-            let _end = worker.beat(&CancellationToken::new()).await;
+            let _end = worker.beat(&left).await;
         });
         running
     }
@@ -148,6 +158,8 @@ impl Running {
     pub(crate) async fn stop(mut self) {
         self.ask_to_stop();
         until("the consumer has drained", async || self.has_ended()).await;
+        self.left.cancel();
+        while self.beats.join_next().await.is_some() {}
     }
 
     /// The process dies: no drain, no release, no more heartbeats.

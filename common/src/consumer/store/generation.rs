@@ -42,8 +42,12 @@ impl StateStore {
         }
     }
 
-    async fn generations(&self, table: &str) -> Result<Vec<Generation>, StoreError> {
-        let items = self.query(&format!("table#{table}")).await?;
+    /// Every generation of a table.
+    ///
+    /// # Errors
+    /// When a call fails or an item is not a generation.
+    pub async fn generations(&self, table: &str) -> Result<Vec<Generation>, StoreError> {
+        let items = self.query(&format!("table#{table}"), true).await?;
         let read = |attributes| {
             let item = Item { table: self.table(), attributes };
             item.check_format()?;

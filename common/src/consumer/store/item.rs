@@ -43,6 +43,18 @@ impl Item<'_> {
         }
     }
 
+    pub(super) fn optional_number(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        self.attributes.contains_key(name).then(|| self.number(name)).transpose()
+    }
+
+    pub(super) fn flag(&self, name: &str) -> Result<bool, StoreError> {
+        match self.attributes.get(name) {
+            None => Ok(false),
+            Some(AttributeValue::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.wrong(format!("{name} is not a boolean"))),
+        }
+    }
+
     pub(super) fn text_set(&self, name: &str) -> Result<Vec<String>, StoreError> {
         match self.attributes.get(name) {
             None => Ok(Vec::new()),
@@ -89,8 +101,15 @@ pub(super) fn n(number: u64) -> AttributeValue {
 }
 
 impl StateStore {
-    /// Every item of a partition, strongly consistent, page by page.
-    pub(super) async fn query(&self, pk: &str) -> Result<Vec<Attributes>, CallError> {
+    /// One item, strongly consistent.
+    pub(super) async fn get(&self, key: Attributes) -> Result<Option<Attributes>, CallError> {
+        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let answer = request.set_key(Some(key)).send().await;
+        Ok(answer.map_err(|e| CallError::new("GetItem", self.target(), e))?.item)
+    }
+
+    /// Every item of a partition, page by page.
+    pub(super) async fn query(&self, pk: &str, consistent: bool) -> Result<Vec<Attributes>, CallError> {
         let mut items = Vec::new();
         let mut from = None;
         loop {
@@ -98,7 +117,7 @@ impl StateStore {
                 .client
                 .query()
                 .table_name(&self.table)
-                .consistent_read(true)
+                .consistent_read(consistent)
                 .key_condition_expression("pk = :pk")
                 .expression_attribute_values(":pk", s(pk))
                 .set_exclusive_start_key(from)

@@ -1,5 +1,7 @@
 //! Leases: who reads a shard, and how far it got.
 
+use std::sync::Arc;
+
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 
 use super::super::checkpoint::Checkpoint;
@@ -12,30 +14,79 @@ use crate::aws::CallError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// The stream.
-    pub stream: String,
+    pub stream: Arc<str>,
     /// The shard.
-    pub shard: String,
+    pub shard: Arc<str>,
     /// The shard's parents.
     pub parents: Vec<String>,
     /// Who reads it; nobody if it was released.
     pub owner: Option<String>,
-    /// Grows with each change of ownership, so that an owner cannot mistake an older tenure for its own.
+    /// Grows with each change of ownership, so that an owner cannot mistake an older tenure for its own. Zero
+    /// while the shard was never read.
     pub epoch: u64,
     /// How far it got.
     pub checkpoint: Checkpoint,
+    /// Bytes a second that its last owner read, when it last wrote.
+    pub bytes_per_s: u64,
+    /// When everything that had come into the shard was last known to be done or on its way to the checkpoint: in
+    /// milliseconds since the epoch; 0 if never. Tells a shard that was idle from one that was left alone.
+    pub seen_ms: u64,
+    /// Its last owner gave it to this one for balance.
+    pub given: bool,
+}
+
+/// How the lease of a new shard begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin<'a> {
+    /// It may be taken when its parents are finished.
+    AfterParents,
+    /// It may be taken at once, and whatever the shard descends from is finished with.
+    Now,
+    /// This worker, which finished its parents, goes on with it.
+    OwnedBy(&'a str),
+}
+
+/// What an owner writes about its shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progressed {
+    /// See [`Lease::bytes_per_s`].
+    pub bytes_per_s: u64,
+    /// See [`Lease::seen_ms`].
+    pub seen_ms: u64,
+}
+
+impl Lease {
+    /// Whether somebody began to read the shard, which nobody may before its parents are finished.
+    pub fn has_started(&self) -> bool {
+        self.epoch > 0
+    }
+
+    /// A name for it in errors and logs.
+    pub fn name(&self) -> String {
+        format!("lease of {} in {}", self.shard, self.stream)
+    }
 }
 
 impl StateStore {
-    /// The leases of a stream.
+    /// The leases of a stream, strongly consistent.
     ///
     /// # Errors
     /// When a call fails or an item is not a lease.
     pub async fn leases(&self, stream: &str) -> Result<Vec<Lease>, StoreError> {
-        let items = self.query(&partition(stream)).await?;
-        items.iter().map(|attributes| read(&Item { table: self.table(), attributes }, stream)).collect()
+        Ok(self.stream_state(stream, true).await?.leases)
     }
 
-    /// Writes the lease of a new shard, owned by nobody. A lease that is there already stays as it is.
+    /// The lease of one shard, strongly consistent.
+    ///
+    /// # Errors
+    /// When the call fails or the item is not a lease.
+    pub async fn lease(&self, stream: &str, shard: &str) -> Result<Option<Lease>, StoreError> {
+        let item = self.get(key(partition(stream), sort(shard))).await?;
+        let read = |attributes| read_lease(&Item { table: self.table(), attributes }, &stream.into());
+        item.as_ref().map(read).transpose()
+    }
+
+    /// Writes the lease of a new shard. A lease that is there already stays as it is, and is not returned.
     ///
     /// # Errors
     /// When the call fails.
@@ -44,14 +95,32 @@ impl StateStore {
         stream: &str,
         shard: &Shard,
         start: &Checkpoint,
-    ) -> Result<(), CallError> {
+        begin: Begin<'_>,
+    ) -> Result<Option<Lease>, CallError> {
+        let lease = Lease {
+            stream: stream.into(),
+            shard: shard.id.as_str().into(),
+            parents: shard.parents.clone(),
+            owner: match begin {
+                Begin::OwnedBy(owner) => Some(owner.to_owned()),
+                Begin::AfterParents | Begin::Now => None,
+            },
+            epoch: u64::from(begin != Begin::AfterParents),
+            checkpoint: start.clone(),
+            bytes_per_s: 0,
+            seen_ms: 0,
+            given: false,
+        };
         let mut item = new_item(partition(stream), sort(&shard.id));
-        item.insert("epoch".to_owned(), n(0));
+        item.insert("epoch".to_owned(), n(lease.epoch));
         item.insert("checkpoint".to_owned(), s(start.to_string()));
+        if let Some(owner) = &lease.owner {
+            item.insert("owner".to_owned(), s(owner));
+        }
         if !shard.parents.is_empty() {
             item.insert("parents".to_owned(), AttributeValue::Ss(shard.parents.clone()));
         }
-        self.put_new(item).await.map(|_| ())
+        Ok(self.put_new(item).await?.then_some(lease))
     }
 
     /// Makes `owner` the owner, if the lease still has the owner and the epoch that were read. The answer has the
@@ -60,15 +129,10 @@ impl StateStore {
     /// # Errors
     /// [`StoreError::Fenced`] when it has changed hands since.
     pub async fn take_lease(&self, lease: &Lease, owner: &str) -> Result<Lease, StoreError> {
-        let attributes = self
-            .update(
-                lease,
-                "SET #owner = :new_owner, epoch = :new_epoch",
-                "",
-                &[(":new_owner", s(owner)), (":new_epoch", n(lease.epoch + 1))],
-            )
-            .await?;
-        read(&Item { table: self.table(), attributes: &attributes }, &lease.stream)
+        let values = [(":new_owner", s(owner)), (":new_epoch", n(lease.epoch + 1))];
+        let taken = "SET #owner = :new_owner, epoch = :new_epoch REMOVE given";
+        let attributes = self.update(lease, taken, "", &values).await?;
+        read_lease(&Item { table: self.table(), attributes: &attributes }, &lease.stream)
     }
 
     /// Writes how far the shard got, if `lease` still has it. An end stays an end: a write that timed out here may
@@ -76,25 +140,49 @@ impl StateStore {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the lease was lost.
-    pub async fn checkpoint(&self, lease: &Lease, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        let expression = "SET checkpoint = :checkpoint";
-        let written = (":checkpoint", s(checkpoint.to_string()));
-        let updated = match checkpoint {
-            Checkpoint::ShardEnd => self.update(lease, expression, "", &[written]).await,
-            _ => {
-                let end = (":end", s(Checkpoint::ShardEnd.to_string()));
-                self.update(lease, expression, " AND checkpoint <> :end", &[written, end]).await
-            }
-        };
-        updated.map(|_| ())
+    pub async fn checkpoint(
+        &self,
+        lease: &Lease,
+        checkpoint: &Checkpoint,
+        progressed: Progressed,
+    ) -> Result<(), StoreError> {
+        let expression = "SET checkpoint = :checkpoint, bytes_per_s = :rate, seen_ms = :seen";
+        let mut values = progressed.values();
+        values.push((":checkpoint", s(checkpoint.to_string())));
+        self.update(lease, expression, not_after_end(checkpoint, &mut values), &values).await.map(|_| ())
     }
 
-    /// Gives the lease up, so that another worker need not wait for it to expire.
+    /// Gives the lease up with its last checkpoint, in one write: to the worker `to`, or to whoever takes it, so
+    /// that nobody need wait for it to expire.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the lease was lost before.
-    pub async fn release_lease(&self, lease: &Lease) -> Result<(), StoreError> {
-        self.update(lease, "REMOVE #owner", "", &[]).await.map(|_| ())
+    pub async fn release_lease(
+        &self,
+        lease: &Lease,
+        checkpoint: Option<&Checkpoint>,
+        progressed: Progressed,
+        to: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let mut values = progressed.values();
+        let mut set = "SET bytes_per_s = :rate, seen_ms = :seen".to_owned();
+        let and = checkpoint.map_or("", |checkpoint| {
+            set.push_str(", checkpoint = :checkpoint");
+            values.push((":checkpoint", s(checkpoint.to_string())));
+            not_after_end(checkpoint, &mut values)
+        });
+        match to {
+            Some(to) => {
+                set.push_str(", #owner = :to, epoch = :new_epoch, given = :given");
+                values.extend([
+                    (":to", s(to)),
+                    (":new_epoch", n(lease.epoch + 1)),
+                    (":given", AttributeValue::Bool(true)),
+                ]);
+            }
+            None => set.push_str(" REMOVE #owner"),
+        }
+        self.update(lease, &set, and, &values).await.map(|_| ())
     }
 
     /// Removes the lease of a finished shard, if nobody changed it since.
@@ -127,8 +215,8 @@ impl StateStore {
         self.put_new(item).await.map(|_| ())
     }
 
-    /// Updates the lease if it still has its owner and epoch, and returns it as it is then.
-    /// Changes the lease if it is still as it was read, and if what `and` adds to the condition holds.
+    /// Changes the lease if it is still as it was read, and if what `and` adds to the condition holds. Returns it
+    /// as it is then.
     async fn update(
         &self,
         lease: &Lease,
@@ -161,30 +249,55 @@ impl StateStore {
     }
 }
 
+impl Progressed {
+    fn values(self) -> Vec<(&'static str, AttributeValue)> {
+        vec![(":rate", n(self.bytes_per_s)), (":seen", n(self.seen_ms))]
+    }
+}
+
+/// What keeps a checkpoint from undoing an end.
+fn not_after_end(checkpoint: &Checkpoint, values: &mut Vec<(&'static str, AttributeValue)>) -> &'static str {
+    if checkpoint.is_end() {
+        return "";
+    }
+    values.push((":end", s(Checkpoint::ShardEnd.to_string())));
+    " AND checkpoint <> :end"
+}
+
 fn fenced<T>(answer: Result<T, CallError>, lease: &Lease) -> Result<T, StoreError> {
     answer.map_err(|error| match error.is_code("ConditionalCheckFailedException") {
-        true => StoreError::Fenced { what: format!("lease of {} in {}", lease.shard, lease.stream) },
+        true => StoreError::Fenced { what: lease.name() },
         false => StoreError::Call(error),
     })
 }
 
-fn read(item: &Item<'_>, stream: &str) -> Result<Lease, StoreError> {
+/// Whether an item of a stream's partition is a lease.
+pub(super) fn is_lease(item: &Item<'_>) -> Result<bool, StoreError> {
+    Ok(item.text("sk")?.starts_with(SHARD))
+}
+
+pub(super) fn read_lease(item: &Item<'_>, stream: &Arc<str>) -> Result<Lease, StoreError> {
     item.check_format()?;
-    let shard = item.text("sk")?.strip_prefix("shard#");
+    let shard = item.text("sk")?.strip_prefix(SHARD);
     Ok(Lease {
-        stream: stream.to_owned(),
-        shard: shard.ok_or_else(|| item.wrong("sk is not shard#SHARD".to_owned()))?.to_owned(),
+        stream: Arc::clone(stream),
+        shard: shard.ok_or_else(|| item.wrong("sk is not shard#SHARD".to_owned()))?.into(),
         parents: item.text_set("parents")?,
         owner: item.optional_text("owner")?.map(str::to_owned),
         epoch: item.number("epoch")?,
         checkpoint: item.text("checkpoint")?.parse().map_err(|e| item.wrong(format!("checkpoint: {e}")))?,
+        bytes_per_s: item.optional_number("bytes_per_s")?.unwrap_or(0),
+        seen_ms: item.optional_number("seen_ms")?.unwrap_or(0),
+        given: item.flag("given")?,
     })
 }
 
-fn partition(stream: &str) -> String {
+const SHARD: &str = "shard#";
+
+pub(super) fn partition(stream: &str) -> String {
     format!("stream#{stream}")
 }
 
 fn sort(shard: &str) -> String {
-    format!("shard#{shard}")
+    format!("{SHARD}{shard}")
 }

@@ -1,10 +1,33 @@
 //! Heartbeats: one item for each worker, however many leases it has.
 
+use std::collections::BTreeSet;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
 use super::item::{Item, key, n, s};
 use super::{StateStore, StoreError};
 use crate::aws::CallError;
 
 const PARTITION: &str = "workers";
+
+/// What a worker tells the others with each beat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Its share of the work relative to the others'.
+    pub capacity: u32,
+    /// The most leases it will have.
+    pub leases_max: usize,
+    /// Leases it has.
+    pub leases: usize,
+    /// Bytes a second that it reads.
+    pub bytes_per_s: u64,
+    /// The streams it can read.
+    pub streams: BTreeSet<String>,
+    /// It is stopping.
+    pub leaving: bool,
+    /// Grows when it did something to leases that others should look at.
+    pub changes: u64,
+}
 
 /// A worker's heartbeat as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +38,8 @@ pub struct Heartbeat {
     pub instance: String,
     /// Grows with each beat. Observers judge by their own clock how long it has not.
     pub counter: u64,
+    /// What it told.
+    pub report: Report,
 }
 
 impl StateStore {
@@ -22,66 +47,120 @@ impl StateStore {
     ///
     /// # Errors
     /// When the call fails.
-    pub async fn announce(&self, worker: &str, instance: &str) -> Result<(), CallError> {
-        self.client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(key(PARTITION, format!("worker#{worker}"))))
-            .update_expression("SET instance = :instance, #format = :format ADD #counter :one")
-            .expression_attribute_names("#format", "format")
-            .expression_attribute_names("#counter", "counter")
-            .expression_attribute_values(":instance", s(instance))
-            .expression_attribute_values(":format", n(1))
-            .expression_attribute_values(":one", n(1))
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| CallError::new("UpdateItem", self.target(), e))
+    pub async fn announce(&self, worker: &str, instance: &str, report: &Report) -> Result<(), CallError> {
+        self.write_heartbeat(worker, instance, report, None).await
     }
 
     /// One beat.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when another process has taken the worker's name over.
-    pub async fn beat(&self, worker: &str, instance: &str) -> Result<(), StoreError> {
-        let answer = self
+    pub async fn beat(&self, worker: &str, instance: &str, report: &Report) -> Result<(), StoreError> {
+        let answer = self.write_heartbeat(worker, instance, report, Some("instance = :instance")).await;
+        fenced(answer, worker)
+    }
+
+    async fn write_heartbeat(
+        &self,
+        worker: &str,
+        instance: &str,
+        report: &Report,
+        condition: Option<&str>,
+    ) -> Result<(), CallError> {
+        let mut set = "SET instance = :instance, #format = :format, #capacity = :capacity, \
+            leases_max = :leases_max, leases = :leases, bytes_per_s = :rate, leaving = :leaving, \
+            changes = :changes"
+            .to_owned();
+        // A set in DynamoDB cannot be empty.
+        let streams = match report.streams.is_empty() {
+            true => " REMOVE streams",
+            false => ", streams = :streams",
+        };
+        set.push_str(streams);
+        set.push_str(" ADD #counter :one");
+        let mut request = self
             .client
             .update_item()
             .table_name(&self.table)
-            .set_key(Some(key(PARTITION, format!("worker#{worker}"))))
-            .update_expression("ADD #counter :one")
-            .condition_expression("instance = :instance")
+            .set_key(Some(key(PARTITION, sort(worker))))
+            .update_expression(set)
+            .set_condition_expression(condition.map(str::to_owned))
+            .expression_attribute_names("#format", "format")
             .expression_attribute_names("#counter", "counter")
+            .expression_attribute_names("#capacity", "capacity")
             .expression_attribute_values(":instance", s(instance))
+            .expression_attribute_values(":format", n(1))
             .expression_attribute_values(":one", n(1))
-            .send()
-            .await
-            .map_err(|e| CallError::new("UpdateItem", self.target(), e));
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_code("ConditionalCheckFailedException") => {
-                Err(StoreError::Fenced { what: format!("worker name {worker}") })
-            }
-            Err(error) => Err(error.into()),
+            .expression_attribute_values(":capacity", n(report.capacity.into()))
+            .expression_attribute_values(":leases_max", n(report.leases_max as u64))
+            .expression_attribute_values(":leases", n(report.leases as u64))
+            .expression_attribute_values(":rate", n(report.bytes_per_s))
+            .expression_attribute_values(":leaving", AttributeValue::Bool(report.leaving))
+            .expression_attribute_values(":changes", n(report.changes));
+        if !report.streams.is_empty() {
+            let streams = AttributeValue::Ss(report.streams.iter().cloned().collect());
+            request = request.expression_attribute_values(":streams", streams);
         }
+        request.send().await.map(|_| ()).map_err(|e| CallError::new("UpdateItem", self.target(), e))
     }
 
-    /// Every worker that ever announced itself.
+    /// Removes a worker's heartbeat, if the process is still the one named: a worker that left, or one that was
+    /// seen dead for long and has no leases.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another process has taken the worker's name over.
+    pub async fn forget_worker(&self, worker: &str, instance: &str) -> Result<(), StoreError> {
+        let answer = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(key(PARTITION, sort(worker))))
+            .condition_expression("instance = :instance")
+            .expression_attribute_values(":instance", s(instance))
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|e| CallError::new("DeleteItem", self.target(), e));
+        fenced(answer, worker)
+    }
+
+    /// Every worker that announced itself and was not forgotten.
     ///
     /// # Errors
     /// When a call fails or an item is not a heartbeat.
     pub async fn heartbeats(&self) -> Result<Vec<Heartbeat>, StoreError> {
-        let items = self.query(PARTITION).await?;
-        let read = |attributes| {
-            let item = Item { table: self.table(), attributes };
-            item.check_format()?;
-            let worker = item.text("sk")?.strip_prefix("worker#");
-            Ok(Heartbeat {
-                worker: worker.ok_or_else(|| item.wrong("sk is not worker#WORKER".to_owned()))?.to_owned(),
-                instance: item.text("instance")?.to_owned(),
-                counter: item.number("counter")?,
-            })
-        };
-        items.iter().map(read).collect()
+        let items = self.query(PARTITION, true).await?;
+        items.iter().map(|attributes| read(&Item { table: self.table(), attributes })).collect()
     }
+}
+
+fn read(item: &Item<'_>) -> Result<Heartbeat, StoreError> {
+    item.check_format()?;
+    let worker = item.text("sk")?.strip_prefix("worker#");
+    let count = |name| Ok::<_, StoreError>(usize::try_from(item.number(name)?).unwrap_or(usize::MAX));
+    Ok(Heartbeat {
+        worker: worker.ok_or_else(|| item.wrong("sk is not worker#WORKER".to_owned()))?.to_owned(),
+        instance: item.text("instance")?.to_owned(),
+        counter: item.number("counter")?,
+        report: Report {
+            capacity: u32::try_from(item.number("capacity")?).unwrap_or(u32::MAX),
+            leases_max: count("leases_max")?,
+            leases: count("leases")?,
+            bytes_per_s: item.number("bytes_per_s")?,
+            streams: item.text_set("streams")?.into_iter().collect(),
+            leaving: item.flag("leaving")?,
+            changes: item.number("changes")?,
+        },
+    })
+}
+
+fn fenced(answer: Result<(), CallError>, worker: &str) -> Result<(), StoreError> {
+    answer.map_err(|error| match error.is_code("ConditionalCheckFailedException") {
+        true => StoreError::Fenced { what: format!("worker name {worker}") },
+        false => StoreError::Call(error),
+    })
+}
+
+fn sort(worker: &str) -> String {
+    format!("worker#{worker}")
 }

@@ -1,0 +1,286 @@
+//! The full look at a stream's shards, by one worker of the fleet at a time: leases for new shards, an end to
+//! those of finished ones, and gaps for shards that are gone.
+//!
+//! New shards are normally found by whoever reads their parents to the end; this finds what that missed. Nothing
+//! depends on there being one auditor only: every write is conditional.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::aws::CallError;
+use crate::clock::now_ms;
+use crate::limits::STATE_CALLS_IN_FLIGHT_MAX;
+use crate::retry::Class;
+
+use super::checkpoint::Checkpoint;
+use super::concurrent::for_each;
+use super::lineage::{Lineage, Unconnected};
+use super::source::{Listing, Shard, SourceError, StreamSource};
+use super::store::{Begin, Lease, Progressed, StateStore, StoreError, StreamState};
+use super::worker::Worker;
+
+/// Begins "from now" this much earlier. Sources round creation times down: DynamoDB Streams to the second,
+/// Amazon's DynamoDB Local to the minute. Applying a record twice is harmless.
+const NOW_MARGIN_MS: u64 = 120_000;
+
+/// One look.
+pub(super) struct Audit<S> {
+    pub(super) source: Arc<S>,
+    pub(super) worker: Arc<Worker>,
+    /// Where the stream is begun if nobody ever consumed it.
+    pub(super) from_trim_horizon: bool,
+    /// Another stream has taken this one's place, which the service forgets in time.
+    pub(super) superseded: bool,
+    /// What the last look listed, if this worker made one.
+    pub(super) last_listing: Option<Arc<Vec<Shard>>>,
+    /// Shards that the service says are not there when this worker reads them.
+    pub(super) not_found: BTreeSet<String>,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Audited {
+    /// For the next look.
+    pub(super) listing: Option<Arc<Vec<Shard>>>,
+    /// Shards were listed that only the next look can place.
+    pub(super) unconnected: bool,
+    /// Leases were written or ended: others should look.
+    pub(super) changed: bool,
+    /// Finished shards whose children do not show yet.
+    pub(super) without_children: bool,
+    /// No shard will be added.
+    pub(super) disabled: bool,
+    /// The stream was superseded and nothing is left of it to read.
+    pub(super) over: bool,
+}
+
+/// Why it could not be looked after this time.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AuditError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CallError> for AuditError {
+    fn from(error: CallError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl<S: StreamSource> Audit<S> {
+    pub(super) async fn run(self) -> Result<Audited, AuditError> {
+        // The leases first: what ends, begins and is deleted while the stream is listed is in one or the other.
+        let state = self.store().stream_state(self.stream(), true).await?;
+        if state.start.is_none() && self.from_trim_horizon {
+            self.store().begin_stream(self.stream(), &Checkpoint::TrimHorizon).await?;
+        }
+        let listing = match self.source.shards().await {
+            Ok(listing) => listing,
+            Err(error) if error.class == Class::NotFound && self.superseded => {
+                return self.retire(state).await;
+            }
+            Err(error) => return Err(SourceError::Call(error).into()),
+        };
+        match state.start.is_some() || self.from_trim_horizon {
+            true => self.audit(&state.leases, &listing).await,
+            false => self.begin_now(&listing).await,
+        }
+    }
+
+    fn stream(&self) -> &str {
+        self.source.stream()
+    }
+
+    fn store(&self) -> &StateStore {
+        self.worker.store()
+    }
+
+    /// First contact, "from now": only shards that may still get records are read. That they are all there is
+    /// recorded last: whoever comes between does the same.
+    async fn begin_now(&self, listing: &Listing) -> Result<Audited, AuditError> {
+        let start = Checkpoint::AtTime(now_ms().saturating_sub(NOW_MARGIN_MS));
+        let leaves = Lineage::leaves(&listing.shards);
+        tracing::info!(stream = self.stream(), shards = leaves.len(), %start, "the stream is begun from now");
+        self.create(&leaves, &start, Begin::Now).await?;
+        self.store().begin_stream(self.stream(), &start).await?;
+        Ok(Audited { changed: true, ..Audited::default() })
+    }
+
+    /// A shard that is new to a stream which is consumed already is begun with its first record: it descends from
+    /// one that was read to its end, or would be.
+    async fn audit(&self, leases: &[Lease], listing: &Listing) -> Result<Audited, AuditError> {
+        let start = &Checkpoint::TrimHorizon;
+        let lineage = Lineage::of(leases);
+        let shards = self.with_last_listing(&listing.shards);
+        let unconnected = match leases.is_empty() || self.last_listing.is_some() {
+            true => Unconnected::New,
+            false => Unconnected::Unknown,
+        };
+        let news = lineage.news(&shards, unconnected);
+        let hidden = self.probe(&news.missing_parents).await?;
+        let mut changed = !news.new.is_empty();
+        self.create(&hidden, start, Begin::AfterParents).await?;
+        for generation in generations(&news.new) {
+            self.create(&generation, start, Begin::AfterParents).await?;
+        }
+        if !news.new.is_empty() {
+            let found = news.new.len() + hidden.len();
+            tracing::info!(stream = self.stream(), shards = found, "new shards");
+        }
+        changed |= self.end_what_is_gone(leases, &shards).await?;
+        let obsolete: HashSet<String> = lineage.obsolete(&shards).into_iter().collect();
+        self.delete(leases.iter().filter(|lease| obsolete.contains(&*lease.shard)).cloned().collect())
+            .await?;
+        let without_children = !listing.disabled && lineage.without_children().next().is_some();
+        Ok(Audited {
+            listing: Some(Arc::new(listing.shards.clone())),
+            unconnected: news.unconnected > 0,
+            changed,
+            without_children,
+            disabled: listing.disabled,
+            over: false,
+        })
+    }
+
+    /// What this listing has, and what it lacks that the last one had.
+    fn with_last_listing(&self, listing: &[Shard]) -> Vec<Shard> {
+        let mut shards = listing.to_vec();
+        if let Some(last) = &self.last_listing {
+            let listed: HashSet<&str> = listing.iter().map(|shard| shard.id.as_str()).collect();
+            shards.extend(last.iter().filter(|shard| !listed.contains(shard.id.as_str())).cloned());
+        }
+        shards
+    }
+
+    /// Which of these shards the service has though no listing shows them.
+    async fn probe(&self, missing: &BTreeSet<String>) -> Result<Vec<Shard>, AuditError> {
+        let probes = missing.iter().cloned().map(|id| {
+            let source = Arc::clone(&self.source);
+            async move {
+                match source.iterator(&id, &Checkpoint::TrimHorizon).await {
+                    Ok(_) => Ok(Some(Shard { id, parents: Vec::new() })),
+                    Err(SourceError::Trimmed(_)) => Ok(None),
+                    Err(error) if error.is_not_found() => Ok(None),
+                    Err(error) => Err(AuditError::Source(error)),
+                }
+            }
+        });
+        Ok(for_each(probes, STATE_CALLS_IN_FLIGHT_MAX).await?.into_iter().flatten().collect())
+    }
+
+    async fn create(
+        &self,
+        shards: &[Shard],
+        start: &Checkpoint,
+        begin: Begin<'static>,
+    ) -> Result<(), AuditError> {
+        let creations = shards.iter().cloned().map(|shard| {
+            let (worker, source, start) = (Arc::clone(&self.worker), Arc::clone(&self.source), start.clone());
+            async move {
+                let created = worker.store().create_lease(source.stream(), &shard, &start, begin).await;
+                created.map(|_| ()).map_err(AuditError::from)
+            }
+        });
+        for_each(creations, STATE_CALLS_IN_FLIGHT_MAX).await.map(|_| ())
+    }
+
+    async fn delete(&self, leases: Vec<Lease>) -> Result<(), AuditError> {
+        let deletions = leases.into_iter().map(|lease| {
+            let worker = Arc::clone(&self.worker);
+            async move { Ok::<(), AuditError>(ignore_fenced(worker.store().delete_lease(&lease).await)?) }
+        });
+        for_each(deletions, STATE_CALLS_IN_FLIGHT_MAX).await.map(|_| ())
+    }
+
+    /// Shards that are not there when they are read, and are not listed either. A stream that cannot be listed
+    /// ends nothing: an endpoint may be wrong.
+    async fn end_what_is_gone(&self, leases: &[Lease], listing: &[Shard]) -> Result<bool, AuditError> {
+        let listed: HashSet<&str> = listing.iter().map(|shard| shard.id.as_str()).collect();
+        let mut ended = false;
+        for lease in leases.iter().filter(|lease| !lease.checkpoint.is_end()) {
+            if self.not_found.contains(&*lease.shard) && !listed.contains(&*lease.shard) {
+                ended |= self.end_with_gap(lease).await?;
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn end_with_gap(&self, lease: &Lease) -> Result<bool, AuditError> {
+        let taken = match self.store().take_lease(lease, self.worker.id()).await {
+            Err(error) if error.is_fenced() => return Ok(false),
+            taken => taken?,
+        };
+        tracing::error!(
+            stream = self.stream(),
+            shard = &*taken.shard,
+            after = %taken.checkpoint,
+            "gap: the shard is gone before it was read to its end; the table needs a backfill"
+        );
+        self.store().record_gap(&taken, &taken.checkpoint, now_ms()).await?;
+        let end = self.store().checkpoint(&taken, &Checkpoint::ShardEnd, Progressed::default()).await;
+        ignore_fenced(end)?;
+        Ok(true)
+    }
+
+    /// The service has forgotten a stream that was superseded. What of it was not read is a gap; shards that
+    /// others read are theirs to end.
+    async fn retire(&self, state: StreamState) -> Result<Audited, AuditError> {
+        let mut unread = 0;
+        for lease in state.leases.iter().filter(|lease| !lease.checkpoint.is_end()) {
+            let theirs = lease.owner.as_ref().is_some_and(|owner| {
+                owner != self.worker.id() && !self.worker.has_abandoned(owner, self.stream())
+            });
+            if theirs || !self.end_with_gap(lease).await? {
+                unread += 1;
+            }
+        }
+        self.delete(state.leases.into_iter().filter(|lease| lease.checkpoint.is_end()).collect()).await?;
+        let over = unread == 0;
+        if over {
+            tracing::info!(stream = self.stream(), "the superseded stream is over");
+        }
+        Ok(Audited { changed: true, over, ..Audited::default() })
+    }
+}
+
+/// Splits shards, which stand parents first, so that no shard is in one part with a parent: a lease is written
+/// when those of the parents are.
+fn generations(shards: &[Shard]) -> Vec<Vec<Shard>> {
+    let mut generation_of: HashMap<&str, usize> = HashMap::new();
+    let mut generations: BTreeMap<usize, Vec<Shard>> = BTreeMap::new();
+    for shard in shards {
+        let parents = shard.parents.iter().filter_map(|parent| generation_of.get(parent.as_str()));
+        let generation = parents.max().map_or(0, |parent| parent + 1);
+        generation_of.insert(&shard.id, generation);
+        generations.entry(generation).or_default().push(shard.clone());
+    }
+    generations.into_values().collect()
+}
+
+/// Somebody else changed it meanwhile: their business.
+fn ignore_fenced(answer: Result<(), StoreError>) -> Result<(), StoreError> {
+    match answer {
+        Err(error) if error.is_fenced() => Ok(()),
+        answer => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_a_generation_before_their_children() {
+        let shard = |id: &str, parents: &[&str]| Shard {
+            id: id.to_owned(),
+            parents: parents.iter().map(|parent| (*parent).to_owned()).collect(),
+        };
+        let shards = [shard("a", &["gone"]), shard("b", &[]), shard("c", &["a"]), shard("d", &["b", "c"])];
+        let generations = generations(&shards);
+        let ids: Vec<Vec<&str>> =
+            generations.iter().map(|of| of.iter().map(|shard| shard.id.as_str()).collect()).collect();
+        assert_eq!(ids, [vec!["a", "b"], vec!["c"], vec!["d"]]);
+    }
+}

@@ -1,0 +1,52 @@
+//! What a shard's task is told while it runs.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_util::sync::CancellationToken;
+
+/// The orders for one task. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Orders {
+    drain: CancellationToken,
+    lost: CancellationToken,
+    to: Arc<OnceLock<String>>,
+}
+
+impl Orders {
+    /// None yet; the shard drains when the worker shuts down.
+    pub(super) fn new(shutdown: &CancellationToken) -> Self {
+        Self { drain: shutdown.child_token(), lost: CancellationToken::new(), to: Arc::default() }
+    }
+
+    /// Drain, and give the lease to this worker.
+    pub(super) fn give_to(&self, worker: &str) {
+        // The first order stands.
+        let _earlier = self.to.set(worker.to_owned());
+        self.drain.cancel();
+    }
+
+    /// The lease is somebody else's: stop, and write nothing.
+    pub(super) fn lose(&self) {
+        self.lost.cancel();
+    }
+
+    /// Whether to drain.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
+    /// To whom the lease goes, if to anyone.
+    pub(super) fn recipient(&self) -> Option<&str> {
+        self.to.get().map(String::as_str)
+    }
+
+    /// Waits until the lease is lost.
+    pub(super) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Runs `work` unless, or until, the shard is to drain.
+    pub(super) async fn unless_draining<F: Future>(&self, work: F) -> Option<F::Output> {
+        self.drain.run_until_cancelled(work).await
+    }
+}

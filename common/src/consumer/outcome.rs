@@ -1,0 +1,53 @@
+//! How the reading of a shard ends.
+
+use super::source::SourceError;
+use super::store::{Lease, StoreError};
+
+/// How a shard's consumption ended well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardExit {
+    /// The lease was not to be had: somebody else took it, or the shard's parents are not finished after all.
+    NotTaken,
+    /// Somebody else has the lease: nothing was checkpointed after that.
+    LeaseLost,
+    /// The shard is closed and all of it is done and checkpointed.
+    Ended(Children),
+    /// Everything read is done and checkpointed, and the lease is released, or given to this worker.
+    Drained(Option<String>),
+}
+
+/// What became of an ended shard's children.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Children {
+    /// Their names, as far as they show.
+    pub names: Vec<String>,
+    /// Leases that this worker took over with them, to go on without a pause.
+    pub adopted: Vec<Lease>,
+}
+
+/// Why a shard must be started again from its checkpoint.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ShardFailure {
+    /// The lease could not be taken.
+    #[error("the lease could not be taken: {0}")]
+    NotTaken(StoreError),
+    /// A record's ack was dropped.
+    #[error("a record was lost on its way; the shard is read again from its checkpoint")]
+    RecordLost,
+    /// The shard cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The watchdog ended it.
+    #[error("stuck: it waited for {0}, which nothing should hold up")]
+    Stuck(&'static str),
+    /// A defect of ours.
+    #[error("its task panicked")]
+    Panicked,
+}
+
+impl ShardFailure {
+    /// Whether the service says that the shard, or its stream, is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Source(error) if error.is_not_found())
+    }
+}

@@ -1,0 +1,212 @@
+//! What this worker does about the leases as it sees them: take, let go, give away. Pure.
+//!
+//! Every worker decides for itself; the store's conditions decide between them. A view may be old: what it leads
+//! to is then refused, and the next look is better.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::assignment::{FreeLease, HeldLease, Member, claim, give, without_room};
+use super::lineage::Lineage;
+use super::store::Lease;
+
+/// A shard's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardKey {
+    /// The stream.
+    pub stream: Arc<str>,
+    /// The shard.
+    pub shard: Arc<str>,
+}
+
+impl ShardKey {
+    /// The shard of a lease.
+    pub fn of(lease: &Lease) -> Self {
+        Self { stream: Arc::clone(&lease.stream), shard: Arc::clone(&lease.shard) }
+    }
+}
+
+/// A shard that this worker reads, or is about to.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// The lease's epoch as it is when this worker has it.
+    pub epoch: u64,
+    /// What is read of it.
+    pub bytes_per_s: u64,
+    /// Whether it may be moved for balance now.
+    pub may_move: bool,
+}
+
+/// What there is to decide on.
+pub struct Situation<'a> {
+    /// This worker.
+    pub me: &'a str,
+    /// The fleet.
+    pub members: Vec<Member>,
+    /// The leases of every stream that this worker reads.
+    pub leases: &'a [Vec<Lease>],
+    /// Whether an owner (first) is dead, or lives and does not read the stream (second).
+    pub abandoned: &'a dyn Fn(&str, &str) -> bool,
+    /// What this worker reads.
+    pub running: &'a HashMap<ShardKey, Running>,
+    /// Shards that failed here and wait.
+    pub paused: &'a HashSet<ShardKey>,
+    /// Now, on this worker's clock.
+    pub now: Instant,
+    /// A lease that stayed free for so long is anybody's.
+    pub overdue_after: Duration,
+    /// The most leases to claim at once.
+    pub claims_max: usize,
+    /// Whether leases may be given away now.
+    pub may_give: bool,
+}
+
+/// What to do.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Leases to take and read.
+    pub start: Vec<Lease>,
+    /// Shards whose leases others have taken.
+    pub lost: Vec<ShardKey>,
+    /// Leases of ours beyond what we may have.
+    pub surplus: Vec<Lease>,
+    /// Shards to give to others.
+    pub give: Vec<(ShardKey, String)>,
+    /// Free leases that are left for others, or for later.
+    pub left: usize,
+    /// Free leases that no worker has room for.
+    pub without_room: usize,
+}
+
+/// Since when leases are seen to be free.
+pub type FreeSince = HashMap<ShardKey, Instant>;
+
+/// Decides. `free_since` is kept from one look to the next.
+pub fn plan(mut situation: Situation<'_>, free_since: &mut FreeSince) -> Plan {
+    let mut plan = Plan::default();
+    let mut free: Vec<&Lease> = Vec::new();
+    let mut mine: Vec<&Lease> = Vec::new();
+    let mut owned: HashMap<&str, usize> = HashMap::new();
+    for leases in situation.leases {
+        let lineage = Lineage::of(leases);
+        for lease in leases.iter().filter(|lease| !lease.checkpoint.is_end()) {
+            if let Some(owner) = &lease.owner {
+                *owned.entry(owner).or_default() += 1;
+            }
+            match situation.standing(lease, &lineage) {
+                Standing::Free => free.push(lease),
+                Standing::Mine => mine.push(lease),
+                Standing::Lost => plan.lost.push(ShardKey::of(lease)),
+                Standing::Settled => {}
+            }
+        }
+    }
+    situation.count(&owned);
+    situation.take_mine(&mine, &mut plan);
+    situation.claim_free(&free, free_since, &mut plan);
+    if situation.may_give && plan.start.is_empty() && plan.left == 0 {
+        situation.balance(&mut plan);
+    }
+    plan
+}
+
+/// How a lease stands to this worker.
+enum Standing {
+    /// Anybody's to take.
+    Free,
+    /// Ours, and not running.
+    Mine,
+    /// Running here, and taken by another.
+    Lost,
+    /// As it should be, or not yet to be read.
+    Settled,
+}
+
+impl Situation<'_> {
+    fn standing(&self, lease: &Lease, lineage: &Lineage) -> Standing {
+        let key = ShardKey::of(lease);
+        if let Some(running) = self.running.get(&key) {
+            return if lease.epoch > running.epoch { Standing::Lost } else { Standing::Settled };
+        }
+        if self.paused.contains(&key) || !lineage.may_start(&lease.shard) {
+            return Standing::Settled;
+        }
+        match &lease.owner {
+            None => Standing::Free,
+            Some(owner) if owner == self.me => Standing::Mine,
+            Some(owner) if (self.abandoned)(owner, &lease.stream) => Standing::Free,
+            Some(_) => Standing::Settled,
+        }
+    }
+
+    /// The leases say better than the heartbeats who has how many.
+    fn count(&mut self, owned: &HashMap<&str, usize>) {
+        for member in &mut self.members {
+            let owned = owned.get(member.id.as_str()).copied().unwrap_or(0);
+            member.leases = if member.id == self.me { self.running.len() } else { owned };
+        }
+    }
+
+    fn me(&mut self) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.id == self.me)
+    }
+
+    /// An earlier process of ours left them, or somebody gave them to us.
+    fn take_mine(&mut self, mine: &[&Lease], plan: &mut Plan) {
+        let Some(me) = self.me() else { return };
+        let room = me.leases_max.saturating_sub(me.leases);
+        let (taken, surplus) = mine.split_at(room.min(mine.len()));
+        me.leases += taken.len();
+        plan.start.extend(taken.iter().map(|lease| (*lease).clone()));
+        plan.surplus.extend(surplus.iter().map(|lease| (*lease).clone()));
+    }
+
+    fn claim_free(&self, free: &[&Lease], free_since: &mut FreeSince, plan: &mut Plan) {
+        let keys: HashSet<ShardKey> = free.iter().map(|lease| ShardKey::of(lease)).collect();
+        free_since.retain(|key, _| keys.contains(key));
+        let overdue: Vec<bool> = free
+            .iter()
+            .map(|lease| {
+                let since = *free_since.entry(ShardKey::of(lease)).or_insert(self.now);
+                self.now.saturating_duration_since(since) >= self.overdue_after
+            })
+            .collect();
+        let offered: Vec<FreeLease<'_>> = free
+            .iter()
+            .map(|lease| FreeLease {
+                stream: &lease.stream,
+                shard: &lease.shard,
+                bytes_per_s: lease.bytes_per_s,
+            })
+            .collect();
+        let claims = claim(self.me, &self.members, &offered, &overdue, self.claims_max);
+        plan.left = free.len() - claims.len();
+        plan.without_room = without_room(&self.members, &offered);
+        plan.start
+            .extend(claims.iter().filter_map(|&claimed| free.get(claimed)).map(|lease| (*lease).clone()));
+    }
+
+    fn balance(&self, plan: &mut Plan) {
+        let held: Vec<(&ShardKey, &Running)> = self.running.iter().collect();
+        let offered: Vec<HeldLease<'_>> = held
+            .iter()
+            .map(|(key, running)| HeldLease {
+                stream: &key.stream,
+                shard: &key.shard,
+                bytes_per_s: running.bytes_per_s,
+                may_move: running.may_move,
+            })
+            .collect();
+        for moved in give(self.me, &self.members, &offered) {
+            if let Some((key, _)) = held.get(moved.lease) {
+                plan.give.push(((*key).clone(), moved.to));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! What the state table knows of a stream: where it was begun, and its leases.
+
+use std::sync::Arc;
+
+use super::super::checkpoint::Checkpoint;
+use super::item::{Item, new_item, s};
+use super::lease::{Lease, is_lease, partition, read_lease};
+use super::{StateStore, StoreError};
+use crate::aws::CallError;
+
+/// A stream in the state table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamState {
+    /// Where it was begun; `None` while nobody has consumed it before. A shard that shows later is begun with its
+    /// first record.
+    pub start: Option<Checkpoint>,
+    /// Its leases.
+    pub leases: Vec<Lease>,
+}
+
+/// Sorts before every lease.
+const BEGUN: &str = "begun";
+
+impl StateStore {
+    /// The stream's state, read by one query. Unless `consistent`, it may be a moment old, at half the price.
+    ///
+    /// # Errors
+    /// When a call fails or an item is not one of ours.
+    pub async fn stream_state(&self, stream: &str, consistent: bool) -> Result<StreamState, StoreError> {
+        let items = self.query(&partition(stream), consistent).await?;
+        let stream: Arc<str> = stream.into();
+        let mut state = StreamState { start: None, leases: Vec::with_capacity(items.len()) };
+        for attributes in &items {
+            let item = Item { table: self.table(), attributes };
+            if is_lease(&item)? {
+                state.leases.push(read_lease(&item, &stream)?);
+            } else if item.text("sk")? == BEGUN {
+                item.check_format()?;
+                let start = item.text("start")?.parse();
+                state.start = Some(start.map_err(|e| item.wrong(format!("start: {e}")))?);
+            } else {
+                return Err(item.wrong("not an item of a stream".to_owned()));
+            }
+        }
+        Ok(state)
+    }
+
+    /// Records, once and for all, that a stream is begun, and where. Whoever comes second changes nothing.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn begin_stream(&self, stream: &str, start: &Checkpoint) -> Result<(), CallError> {
+        let mut item = new_item(partition(stream), BEGUN);
+        item.insert("start".to_owned(), s(start.to_string()));
+        self.put_new(item).await.map(|_| ())
+    }
+}
