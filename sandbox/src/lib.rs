@@ -9,6 +9,7 @@ mod server;
 pub mod clients;
 pub mod dynamodb;
 pub mod kinesis;
+pub mod streams;
 pub mod redis_server;
 pub mod daemon;
 pub mod row;

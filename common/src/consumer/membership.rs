@@ -104,6 +104,11 @@ impl Membership {
         members
     }
 
+    /// Workers that have a heartbeat, dead or alive.
+    pub fn workers(&self) -> usize {
+        self.workers.values().filter(|seen| seen.heartbeat.is_some()).count()
+    }
+
     fn living(&self, lease_duration: Duration) -> impl Iterator<Item = (&str, &Report)> {
         self.workers.iter().filter_map(move |(id, seen)| {
             let last = self.last?;

@@ -65,14 +65,20 @@ impl WorkerConfig {
         config
     }
 
-    /// Pause between two looks at the others' heartbeats.
-    fn observe_interval(&self) -> Duration {
-        self.heartbeat_interval.min(Duration::from_secs(1))
+    /// Pause between two looks at the others' heartbeats: a fleet together looks about forty times a second,
+    /// whatever its size.
+    fn observe_interval(&self, workers: usize) -> Duration {
+        let share = OBSERVE_SHARE.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
+        share.max(OBSERVE_INTERVAL_MIN).min(self.heartbeat_interval)
     }
 }
 
 /// The least pause between two beats: news is told at once, but not more often.
 const BEAT_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// What one worker adds to the pause between two looks at all heartbeats.
+const OBSERVE_SHARE: Duration = Duration::from_millis(25);
+/// The least pause between two such looks.
+const OBSERVE_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// A dead worker's heartbeat is removed after so many lease durations.
 const FORGET_AFTER_LEASES: u32 = 30;
 
@@ -124,8 +130,8 @@ impl Worker {
     /// cannot be reached now may be in a minute.
     pub async fn join_fleet(store: StateStore, create: bool, id: &str, config: WorkerConfig) -> Self {
         until_ok(&format!("state table {}", store.table()), || async {
-            store.ensure_table(create).await?;
-            Self::announce(store.clone(), id, config.clone()).await
+            Box::pin(store.ensure_table(create)).await?;
+            Box::pin(Self::announce(store.clone(), id, config.clone())).await
         })
         .await
     }
@@ -158,11 +164,12 @@ impl Worker {
                     tokio::time::sleep_until(beaten + BEAT_INTERVAL_MIN).await;
                 }
             };
+            let observe_interval = self.config.observe_interval(self.membership.lock().workers());
             let is_urgent = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 () = urgent => true,
-                () = tokio::time::sleep(self.config.observe_interval()), if beaten.is_some() => false,
+                () = tokio::time::sleep(observe_interval), if beaten.is_some() => false,
                 () = std::future::ready(()), if beaten.is_none() => true,
             };
             let due = beaten.is_none_or(|at| at.elapsed() >= self.config.heartbeat_interval);

@@ -31,8 +31,8 @@ pub(crate) struct Script(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Where to look how far the parents are when a shard is first read.
-    store: StateStore,
+    /// Where to look how far the parents are when a shard is first read, if anywhere.
+    store: Option<StateStore>,
 }
 
 #[derive(Default)]
@@ -85,7 +85,12 @@ struct Record {
 impl Script {
     /// An empty stream. `store` is only read.
     pub(crate) fn new(store: StateStore) -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), store }))
+        Self(Arc::new(Shared { state: Mutex::default(), store: Some(store) }))
+    }
+
+    /// An empty stream that does not look at the state table.
+    pub(crate) fn without_table() -> Self {
+        Self(Arc::new(Shared { state: Mutex::default(), store: None }))
     }
 
     /// Adds a shard.
@@ -127,6 +132,16 @@ impl Script {
     /// The next listings fail with these.
     pub(crate) fn fail_listings(&self, errors: impl IntoIterator<Item = CallError>) {
         self.0.state.lock().listing_errors.extend(errors);
+    }
+
+    /// The stream gets no more shards.
+    pub(crate) fn disable(&self) {
+        self.0.state.lock().disabled = true;
+    }
+
+    /// The stream keeps records for so long, and says nothing when one that is asked for is older.
+    pub(crate) fn retain_silently(&self, retention: Duration) {
+        self.0.state.lock().silent_retention = Some(retention);
     }
 
     /// Listings that were asked for.
@@ -255,8 +270,11 @@ impl StreamSource for Script {
 
     async fn iterator(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
         let (parents, first) = self.with(shard, |shard| (shard.parents.clone(), shard.iterators.is_empty()));
-        if first && !parents.is_empty() {
-            let leases = self.0.store.leases(STREAM).await.expect("leases can be read");
+        if first
+            && !parents.is_empty()
+            && let Some(store) = &self.0.store
+        {
+            let leases = store.leases(STREAM).await.expect("leases can be read");
             let then =
                 leases.into_iter().filter(|lease| parents.iter().any(|parent| **parent == *lease.shard));
             let then = then.map(|lease| (lease.shard.to_string(), lease.checkpoint)).collect();

@@ -1,0 +1,162 @@
+//! The full looks at the streams' shards: when they are due, whose they are, what came of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, Id, JoinError};
+use tokio::time::Instant;
+
+use crate::retry::Backoff;
+
+use super::super::assignment::Member;
+use super::super::audit::{Audit, AuditError, Audited};
+use super::super::lineage::Lineage;
+use super::super::processor::Processor;
+use super::super::source::{Shard, StreamSource};
+use super::super::store::Lease;
+use super::super::worker::WorkerConfig;
+use super::{Consumer, Subscription};
+
+/// A stream that is consumed.
+pub(super) struct Stream<S, P> {
+    pub(super) source: Arc<S>,
+    pub(super) processor: Arc<P>,
+    from_trim_horizon: bool,
+    pub(super) superseded: bool,
+    last_listing: Option<Arc<Vec<Shard>>>,
+    disabled: bool,
+    /// Finished shards without a child, as last seen.
+    childless: usize,
+    /// Looks that are repeated soon, for what the last one did not find.
+    repeats: u32,
+    auditing: Option<AbortHandle>,
+    next_audit: Instant,
+    audit_errors: Backoff,
+}
+
+impl<S, P> Consumer<S, P>
+where
+    S: StreamSource,
+    P: Processor<Record = S::Record>,
+{
+    /// Begins the full looks that are due and ours to make.
+    pub(super) fn audit(&mut self) {
+        let now = Instant::now();
+        let members = self.worker.members();
+        for (name, stream) in &mut self.streams {
+            let reads = |member: &&Member| !member.leaving && member.streams.contains(&**name);
+            let is_auditor = members.iter().find(reads).is_some_and(|first| first.id == self.worker.id());
+            let missing = self.failed.iter().filter(|(key, failed)| key.stream == *name && failed.not_found);
+            let not_found: BTreeSet<String> = missing.map(|(key, _)| key.shard.to_string()).collect();
+            let is_ours = is_auditor || !not_found.is_empty();
+            if let Some(auditing) = &stream.auditing {
+                // Two workers that start together both take themselves for the first.
+                if !is_ours {
+                    auditing.abort();
+                }
+                continue;
+            }
+            if !is_ours || now < stream.next_audit {
+                continue;
+            }
+            let audit = Audit {
+                source: Arc::clone(&stream.source),
+                worker: Arc::clone(&self.worker),
+                from_trim_horizon: stream.from_trim_horizon,
+                superseded: stream.superseded,
+                last_listing: stream.last_listing.clone(),
+                not_found,
+            };
+            let task = self.audits.spawn(audit.run());
+            self.auditing.insert(task.id(), Arc::clone(name));
+            stream.auditing = Some(task);
+        }
+    }
+
+    pub(super) fn audited(&mut self, audited: Result<(Id, Result<Audited, AuditError>), JoinError>) {
+        let id = audited.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(name) = self.auditing.remove(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&name) else { return };
+        stream.auditing = None;
+        let (now, config) = (Instant::now(), self.worker.config());
+        let error = match audited {
+            Ok((_, Ok(found))) => {
+                stream.repeats = match found.without_children || found.unconnected {
+                    true => stream.repeats + 1,
+                    false => 0,
+                };
+                stream.next_audit = now + next_listing(stream.repeats, config);
+                stream.audit_errors.reset();
+                (stream.last_listing, stream.disabled) = (found.listing, found.disabled);
+                for (_, failed) in self.failed.iter_mut().filter(|(key, _)| key.stream == name) {
+                    failed.not_found = false;
+                }
+                if found.changed {
+                    self.next_sync = now;
+                    self.worker.report_change();
+                }
+                if found.over {
+                    self.streams.remove(&name);
+                    self.report_streams();
+                }
+                let worker = Arc::clone(&self.worker);
+                self.chores.spawn(async move { worker.forget_the_dead().await });
+                return;
+            }
+            Ok((_, Err(error))) => error.to_string(),
+            Err(stopped) if stopped.is_cancelled() => return,
+            Err(panicked) => panicked.to_string(),
+        };
+        let pause = stream.audit_errors.next_pause();
+        stream.next_audit = now + pause;
+        tracing::error!(
+            stream = &*name,
+            error,
+            pause_ms = pause.as_millis(),
+            "the stream's shards could not be looked through; trying again"
+        );
+        self.next_sync = self.next_sync.min(stream.next_audit);
+    }
+}
+
+impl<S, P> Stream<S, P> {
+    pub(super) fn new(subscription: Subscription<S, P>) -> Self {
+        Self {
+            source: Arc::new(subscription.source),
+            processor: Arc::new(subscription.processor),
+            from_trim_horizon: subscription.from_trim_horizon,
+            superseded: subscription.superseded,
+            last_listing: None,
+            disabled: false,
+            childless: 0,
+            repeats: 0,
+            auditing: None,
+            next_audit: Instant::now(),
+            audit_errors: Backoff::default(),
+        }
+    }
+
+    /// Has the next full look by `at`.
+    pub(super) fn audit_by(&mut self, at: Instant) {
+        self.next_audit = self.next_audit.min(at);
+    }
+
+    /// More finished shards without a child than before, in a stream that goes on: the children are looked for by
+    /// `at`.
+    pub(super) fn look_for_children(&mut self, leases: &[Lease], at: Instant) {
+        let childless = Lineage::of(leases).without_children().count();
+        if !self.disabled && childless > self.childless {
+            self.audit_by(at);
+        }
+        self.childless = childless;
+    }
+}
+
+/// The pause before the next full look: short at first when the last one lacked something.
+fn next_listing(repeats: u32, config: &WorkerConfig) -> Duration {
+    match repeats {
+        0 => config.listing_interval,
+        _ => config.sync_interval.saturating_mul(1 << (repeats - 1).min(10)).min(config.listing_interval),
+    }
+}

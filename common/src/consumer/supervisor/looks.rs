@@ -1,0 +1,192 @@
+//! The looks at the leases, and what is done about them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::CLAIMS_MAX;
+
+use super::super::plan::{Plan, Situation, plan};
+use super::super::processor::Processor;
+use super::super::shard::Tenure;
+use super::super::source::StreamSource;
+use super::super::store::{Lease, Progressed, StoreError, StreamState};
+use super::Consumer;
+
+/// Pause between two looks while something is under way: a worker stops, leases are left for others.
+const BUSY_INTERVAL: Duration = Duration::from_millis(300);
+
+/// The streams' states, as they were looked at.
+pub(super) type View = Vec<(Arc<str>, StreamState)>;
+
+impl<S, P> Consumer<S, P>
+where
+    S: StreamSource,
+    P: Processor<Record = S::Record>,
+{
+    /// Begins to look at the leases.
+    pub(super) fn look(&mut self) {
+        // Its answer sets the next one.
+        self.next_sync = Instant::now() + self.worker.config().sync_interval;
+        if self.streams.is_empty() {
+            return;
+        }
+        let (worker, names) = (Arc::clone(&self.worker), self.streams.keys().cloned().collect::<Vec<_>>());
+        self.looks.spawn(async move {
+            let mut states = Vec::with_capacity(names.len());
+            for name in names {
+                // Half the price of the latest state: whatever an older one leads to is refused.
+                let state = worker.store().stream_state(&name, false).await?;
+                states.push((name, state));
+            }
+            Ok(states)
+        });
+    }
+
+    pub(super) fn looked(
+        &mut self,
+        looked: Result<Result<View, StoreError>, JoinError>,
+        shutdown: &CancellationToken,
+    ) {
+        let failed = match looked {
+            Ok(Ok(states)) => {
+                self.errors.reset();
+                return self.decide(states, shutdown);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        let pause = self.errors.next_pause();
+        tracing::error!(
+            error = failed,
+            pause_ms = pause.as_millis(),
+            "leases could not be read; trying again"
+        );
+        self.next_sync = Instant::now() + pause;
+    }
+
+    /// Takes in the leases, decides, and does.
+    fn decide(&mut self, states: View, shutdown: &CancellationToken) {
+        let now = Instant::now();
+        let mut leases = Vec::with_capacity(states.len());
+        for (name, state) in states {
+            if let Some(stream) = self.streams.get_mut(&name) {
+                stream.look_for_children(&state.leases, now + self.worker.config().sync_interval);
+                leases.push(state.leases);
+            }
+        }
+        self.report_load();
+        let worker = Arc::clone(&self.worker);
+        let members = worker.members();
+        let someone_leaves = members.iter().any(|member| member.leaving);
+        let paused = self.failed.iter().filter(|(_, failed)| failed.start_at > now);
+        let next_restart = paused.clone().map(|(_, failed)| failed.start_at).min();
+        let situation = Situation {
+            me: worker.id(),
+            members,
+            leases: &leases,
+            abandoned: &|owner, stream| worker.has_abandoned(owner, stream),
+            running: &self
+                .running
+                .iter()
+                .map(|(key, tending)| (key.clone(), tending.as_running(now)))
+                .collect(),
+            paused: &paused.map(|(key, _)| key.clone()).collect::<HashSet<_>>(),
+            now,
+            overdue_after: worker.config().lease_duration / 2,
+            claims_max: CLAIMS_MAX,
+            may_give: self.may_give(now),
+        };
+        let plan = plan(situation, &mut self.free_since);
+        let more = plan.start.len() >= CLAIMS_MAX || plan.left > plan.without_room || someone_leaves;
+        self.carry_out(plan, shutdown);
+        let pause = match more {
+            true => self.busy.next(worker.config().sync_interval),
+            false => self.busy.over(worker.config().sync_interval),
+        };
+        self.next_sync = next_restart.map_or(now + pause, |restart| restart.min(now + pause));
+    }
+
+    fn carry_out(&mut self, plan: Plan, shutdown: &CancellationToken) {
+        for key in &plan.lost {
+            if let Some(tending) = self.running.get(key) {
+                tending.orders.lose();
+            }
+        }
+        if !plan.start.is_empty() {
+            tracing::info!(leases = plan.start.len(), left = plan.left, "taking leases");
+        }
+        for lease in plan.start {
+            self.tend(Tenure::Claimed(lease), shutdown);
+        }
+        for lease in plan.surplus {
+            self.release(lease);
+        }
+        if !plan.give.is_empty() {
+            tracing::info!(leases = plan.give.len(), "giving leases to other workers, for balance");
+            self.gave_at = Some(Instant::now());
+        }
+        for (key, to) in plan.give {
+            if let Some(tending) = self.running.get_mut(&key) {
+                tending.giving = true;
+                tending.orders.give_to(&to);
+            }
+        }
+        if plan.without_room > 0
+            && let Some(repeats) = self.no_room.due(Instant::now())
+        {
+            tracing::error!(
+                shards = plan.without_room,
+                repeats,
+                "shards are read by nobody: every worker that could has worker.leases_max leases; raise it, or add workers"
+            );
+        }
+    }
+
+    /// Gives up a lease that no task has.
+    pub(super) fn release(&mut self, lease: Lease) {
+        let worker = Arc::clone(&self.worker);
+        self.chores.spawn(async move {
+            let written = Progressed { bytes_per_s: lease.bytes_per_s, seen_ms: lease.seen_ms };
+            match worker.store().release_lease(&lease, None, written, None).await {
+                Ok(()) => worker.report_change(),
+                // Somebody has it already.
+                Err(error) if error.is_fenced() => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a lease could not be released; the next look tries again")
+                }
+            }
+        });
+    }
+
+    /// Moves for balance wait until the last ones are done and everybody has told what they made of the load.
+    fn may_give(&self, now: Instant) -> bool {
+        let config = self.worker.config();
+        let settle = config.sync_interval.max(2 * config.heartbeat_interval);
+        self.gave_at.is_none_or(|at| now.duration_since(at) >= settle)
+            && !self.running.values().any(|tending| tending.giving)
+    }
+}
+
+/// The pauses between looks while there is more to do: short at first, and soon as long as any.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    looks: u32,
+}
+
+impl Busy {
+    fn next(&mut self, max: Duration) -> Duration {
+        let pause = BUSY_INTERVAL.saturating_mul(1 << self.looks.min(10).saturating_sub(4)).min(max);
+        self.looks += 1;
+        pause
+    }
+
+    fn over(&mut self, max: Duration) -> Duration {
+        self.looks = 0;
+        max
+    }
+}

@@ -1,0 +1,225 @@
+//! The shards that have a task: their start, their end, and the watch over them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, Id, JoinError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::retry::Backoff;
+
+use super::super::orders::Orders;
+use super::super::outcome::{Children, ShardExit, ShardFailure};
+use super::super::plan::{Running, ShardKey};
+use super::super::processor::Processor;
+use super::super::progress::{Progress, Verdict};
+use super::super::shard::{ShardTask, Tenure};
+use super::super::source::StreamSource;
+use super::Consumer;
+
+/// The longest pause before a failed shard is started again.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Pause between two lines about one shard that waits for downstream.
+const BLOCKED_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A shard that has a task.
+pub(super) struct Tending {
+    pub(super) orders: Orders,
+    progress: Arc<Progress>,
+    abort: AbortHandle,
+    /// The lease's epoch as it is when it is taken.
+    epoch: u64,
+    may_move_at: Instant,
+    pub(super) giving: bool,
+    stuck: Option<&'static str>,
+    blocked_logged: Option<Instant>,
+}
+
+/// A shard that waits to be started again.
+pub(super) struct Failed {
+    pauses: Backoff,
+    pub(super) start_at: Instant,
+    pub(super) not_found: bool,
+}
+
+impl<S, P> Consumer<S, P>
+where
+    S: StreamSource,
+    P: Processor<Record = S::Record>,
+{
+    /// Starts a shard's task.
+    pub(super) fn tend(&mut self, tenure: Tenure, shutdown: &CancellationToken) {
+        let now = Instant::now();
+        let (lease, epoch) = match &tenure {
+            Tenure::Claimed(lease) => (lease, lease.epoch + 1),
+            Tenure::Taken(lease) => (lease, lease.epoch),
+        };
+        let Some(stream) = self.streams.get(&lease.stream) else { return };
+        let key = ShardKey::of(lease);
+        // Whether a lease that an earlier process of ours had was moved lately is not known.
+        let moved = lease.given || lease.owner.as_deref() == Some(self.worker.id());
+        let orders = Orders::new(shutdown);
+        let progress = Arc::new(Progress::new(lease.bytes_per_s, now));
+        let task = ShardTask {
+            source: Arc::clone(&stream.source),
+            processor: Arc::clone(&stream.processor),
+            worker: Arc::clone(&self.worker),
+            budget: self.budget.clone(),
+            lags: self.lags.clone(),
+            orders: orders.clone(),
+            progress: Arc::clone(&progress),
+            state_writes: Arc::clone(&self.state_writes),
+            tenure,
+        };
+        let abort = self.tasks.spawn(task.run());
+        self.keys.insert(abort.id(), key.clone());
+        let may_move_at = if moved { now + self.worker.config().move_interval } else { now };
+        let tending = Tending {
+            orders,
+            progress,
+            abort,
+            epoch,
+            may_move_at,
+            giving: false,
+            stuck: None,
+            blocked_logged: None,
+        };
+        self.running.insert(key, tending);
+    }
+
+    /// Takes note of a task's end.
+    pub(super) fn task_ended(
+        &mut self,
+        ended: Result<(Id, Result<ShardExit, ShardFailure>), JoinError>,
+        shutdown: &CancellationToken,
+    ) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some(key) = self.keys.remove(&id) else { return };
+        let Some(tending) = self.running.remove(&key) else { return };
+        let outcome = match ended {
+            Ok((_, outcome)) => outcome,
+            Err(_) if tending.stuck.is_some() => Err(ShardFailure::Stuck(tending.stuck.unwrap_or_default())),
+            // The shard's acks are gone with it, so it starts again like any failed one.
+            Err(_) => Err(ShardFailure::Panicked),
+        };
+        let (stream, shard) = (&*key.stream, &*key.shard);
+        match outcome {
+            Ok(ShardExit::NotTaken) => tracing::debug!(stream, shard, "lease not taken: somebody was faster"),
+            Ok(ShardExit::LeaseLost) => {
+                tracing::warn!(stream, shard, "lease lost: another worker reads the shard");
+                // What it failed with says nothing about the next tenure.
+                self.failed.remove(&key);
+            }
+            Ok(ShardExit::Drained(to)) => {
+                tracing::debug!(stream, shard, to, "shard drained and released");
+                self.failed.remove(&key);
+                self.worker.report_change();
+            }
+            Ok(ShardExit::Ended(children)) => self.shard_ended(&key, children, shutdown),
+            Err(failure) => self.shard_failed(key, &failure),
+        }
+    }
+
+    fn shard_ended(&mut self, key: &ShardKey, children: Children, shutdown: &CancellationToken) {
+        tracing::info!(stream = &*key.stream, shard = &*key.shard, children = ?children.names, "shard read to its end");
+        self.failed.remove(key);
+        if children.adopted.len() < children.names.len() {
+            self.worker.report_change();
+            self.next_sync = Instant::now();
+        }
+        if children.names.is_empty()
+            && let Some(stream) = self.streams.get_mut(&key.stream)
+        {
+            stream.audit_by(Instant::now());
+        }
+        for lease in children.adopted {
+            match shutdown.is_cancelled() {
+                true => self.release(lease),
+                false => self.tend(Tenure::Taken(lease), shutdown),
+            }
+        }
+    }
+
+    fn shard_failed(&mut self, key: ShardKey, failure: &ShardFailure) {
+        let (stream, shard) = (&*key.stream, &*key.shard);
+        let failed = self.failed.entry(key.clone()).or_insert_with(Failed::new);
+        let pause = failed.again(failure);
+        tracing::error!(stream, shard, error = %failure, pause_ms = pause.as_millis(), "shard failed; it starts again");
+        self.next_sync = self.next_sync.min(failed.start_at);
+        if failure.is_not_found()
+            && let Some(stream) = self.streams.get_mut(&key.stream)
+        {
+            stream.audit_by(Instant::now());
+        }
+    }
+
+    /// Looks after what should go on by itself.
+    pub(super) fn watch(&mut self) {
+        let (now, stuck_after) = (Instant::now(), self.worker.config().stuck_after);
+        for (key, tending) in &mut self.running {
+            let (stream, shard) = (&*key.stream, &*key.shard);
+            match tending.progress.judge(now, stuck_after) {
+                Verdict::Fine => tending.blocked_logged = None,
+                Verdict::Blocked(waits_for, waited) => {
+                    let logged = tending.blocked_logged;
+                    if logged.is_none_or(|at| now.duration_since(at) >= BLOCKED_LOG_INTERVAL) {
+                        tending.blocked_logged = Some(now);
+                        let waited_ms = waited.as_millis();
+                        tracing::warn!(stream, shard, waits_for, waited_ms, "shard is held up");
+                    }
+                }
+                Verdict::Stuck(waits_for, waited) => {
+                    let waited_ms = waited.as_millis();
+                    tracing::error!(
+                        stream,
+                        shard,
+                        waits_for,
+                        waited_ms,
+                        "shard is stuck; it alone is started again"
+                    );
+                    tending.stuck = Some(waits_for);
+                    tending.abort.abort();
+                }
+            }
+        }
+        self.report_load();
+        self.audit();
+    }
+
+    pub(super) fn report_load(&self) {
+        let bytes_per_s = self.running.values().map(|tending| tending.progress.bytes_per_s()).sum();
+        self.worker.report_load(self.running.len(), bytes_per_s);
+    }
+}
+
+impl Tending {
+    pub(super) fn as_running(&self, now: Instant) -> Running {
+        Running {
+            epoch: self.epoch,
+            bytes_per_s: self.progress.bytes_per_s(),
+            may_move: !self.giving && self.may_move_at <= now,
+        }
+    }
+}
+
+impl Failed {
+    fn new() -> Self {
+        Self {
+            pauses: Backoff::new(Duration::from_millis(500), RESTART_PAUSE_MAX),
+            start_at: Instant::now(),
+            not_found: false,
+        }
+    }
+
+    fn again(&mut self, failure: &ShardFailure) -> Duration {
+        // It has run for a while since: a new failure, not the old one going on.
+        if self.start_at.elapsed() > RESTART_PAUSE_MAX {
+            self.pauses.reset();
+        }
+        let pause = self.pauses.next_pause();
+        self.start_at = Instant::now() + pause;
+        self.not_found = failure.is_not_found();
+        pause
+    }
+}

@@ -1,0 +1,149 @@
+//! The stream as one process sees it: the script, and what goes wrong on the way to it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use warmcast_common::aws::CallError;
+use warmcast_common::consumer::source::ReadPace;
+use warmcast_common::consumer::{Checkpoint, Listing, Page, Shard, SourceError, StreamSource};
+use warmcast_common::retry::Class;
+
+use super::journal::Journal;
+use super::script::{Script, error};
+
+/// One process's view of a stream.
+pub(crate) struct View {
+    pub(crate) stream: String,
+    pub(crate) script: Script,
+    pub(crate) process: String,
+    pub(crate) journal: Journal,
+    pub(crate) trouble: Trouble,
+    /// What the last listing lacked: the next one has it.
+    pub(crate) hidden: Mutex<HashSet<String>>,
+}
+
+/// What goes wrong between all processes and their streams. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Trouble(Arc<Mutex<State>>);
+
+struct State {
+    odds: Odds,
+    random: fastrand::Rng,
+    stalled_once: HashSet<String>,
+}
+
+/// How likely each is, from 0 to 1.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Odds {
+    /// A read is throttled.
+    pub(crate) throttled: f64,
+    /// A call fails otherwise.
+    pub(crate) failed: f64,
+    /// An iterator has expired.
+    pub(crate) expired: f64,
+    /// A listing lacks a shard that it should have.
+    pub(crate) hidden: f64,
+}
+
+impl Trouble {
+    pub(crate) fn new(seed: u64) -> Self {
+        let (odds, random) = (Odds::default(), fastrand::Rng::with_seed(seed));
+        Self(Arc::new(Mutex::new(State { odds, random, stalled_once: HashSet::new() })))
+    }
+
+    pub(crate) fn odds(&self, odds: Odds) {
+        self.0.lock().odds = odds;
+    }
+
+    /// The next read of the shard never returns.
+    pub(crate) fn stall_once(&self, shard: &str) {
+        self.0.lock().stalled_once.insert(shard.to_owned());
+    }
+
+    /// Whether that read has come.
+    pub(crate) fn has_stalled(&self, shard: &str) -> bool {
+        !self.0.lock().stalled_once.contains(shard)
+    }
+
+    fn happens(&self, odds: impl FnOnce(&Odds) -> f64) -> bool {
+        let state = &mut *self.0.lock();
+        state.random.f64() < odds(&state.odds)
+    }
+
+    fn call(&self) -> Result<(), CallError> {
+        match () {
+            () if self.happens(|odds| odds.throttled) => Err(error(Class::Throttled, "LimitExceededException")),
+            () if self.happens(|odds| odds.failed) => Err(error(Class::Transient, "InternalServerError")),
+            () => Ok(()),
+        }
+    }
+}
+
+impl View {
+    /// Leaves shards out, but none that was left out the last time.
+    fn inconsistent(&self, mut listing: Listing) -> Listing {
+        let mut hidden = self.hidden.lock();
+        let before = std::mem::take(&mut *hidden);
+        listing.shards.retain(|shard| {
+            let hide = !before.contains(&shard.id) && self.trouble.happens(|odds| odds.hidden);
+            if hide {
+                hidden.insert(shard.id.clone());
+            }
+            !hide
+        });
+        if !hidden.is_empty() {
+            self.journal.note(format!("{} lists all but {hidden:?}", self.process));
+        }
+        listing
+    }
+}
+
+impl StreamSource for View {
+    type Record = u64;
+
+    fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    fn pace(&self) -> ReadPace {
+        self.script.pace()
+    }
+
+    fn silent_retention(&self) -> Option<Duration> {
+        self.script.silent_retention()
+    }
+
+    async fn shards(&self) -> Result<Listing, CallError> {
+        self.trouble.call()?;
+        Ok(self.inconsistent(self.script.shards().await?))
+    }
+
+    async fn children(&self, parent: &str) -> Result<Listing, CallError> {
+        self.trouble.call()?;
+        let mut listing = self.script.children(parent).await?;
+        listing.shards.retain(|_: &Shard| !self.trouble.happens(|odds| odds.hidden));
+        Ok(listing)
+    }
+
+    async fn iterator(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
+        self.trouble.call()?;
+        self.journal.note(format!("{} asks for an iterator of {shard} from {from}", self.process));
+        if from.is_end() {
+            self.journal.violation(format!("{} reads {shard}, which is finished", self.process));
+        }
+        self.script.iterator(shard, from).await
+    }
+
+    async fn read(&self, shard: &str, iterator: &str) -> Result<Page<u64>, SourceError> {
+        if self.trouble.0.lock().stalled_once.remove(shard) {
+            std::future::pending::<()>().await;
+        }
+        self.trouble.call()?;
+        if self.trouble.happens(|odds| odds.expired) {
+            return Err(SourceError::from_call(error(Class::Transient, "ExpiredIteratorException")));
+        }
+        self.script.read(shard, iterator).await
+    }
+}
