@@ -9,9 +9,8 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::daemon::{ConfigArgs, Outcome};
 
 use crate::config::Config;
-use warmcast_common::limits::DESCRIBE_STREAM_INTERVAL_MIN;
 
-use crate::pace::Pace;
+use crate::describes::Describes;
 use crate::source::DynamoDbStream;
 use crate::table::find_stream;
 
@@ -47,7 +46,7 @@ async fn import(args: &ImportKcl, config: &Config) -> Result<Outcome, anyhow::Er
     let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);
     let found = find_stream(&dynamodb, &args.table).await?;
     let import = Import {
-        source: &DynamoDbStream::new(streams, found.stream_arn, Pace::new(DESCRIBE_STREAM_INTERVAL_MIN)),
+        source: &DynamoDbStream::new(streams, found.stream_arn, Describes::default()),
         store: &StateStore::new(dynamodb, &config.state.table),
         create: config.state.create,
         table: Some(&found.table),

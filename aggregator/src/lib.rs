@@ -13,6 +13,7 @@ pub mod config;
 pub mod stats;
 pub mod table;
 pub mod pace;
+pub mod describes;
 pub mod source;
 pub mod change;
 pub mod intake;

@@ -10,12 +10,11 @@ use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Worker};
 use warmcast_common::dead_letter::DeadLetters;
-use warmcast_common::limits::DESCRIBE_STREAM_INTERVAL_MIN;
 use warmcast_common::telemetry::log_at_intervals;
 
 use crate::config::{Config, RegionConfig, TableConfig};
+use crate::describes::Describes;
 use crate::fanout;
-use crate::pace::Pace;
 use crate::region::Producer;
 use crate::stats::Stats;
 use crate::table::find_stream;
@@ -52,7 +51,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let mut tasks: JoinSet<Result<(), anyhow::Error>> = JoinSet::new();
     let consumer = Consumer::new(Arc::clone(&worker), budget.clone(), lags.clone());
     let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
-    let describes = Pace::new(DESCRIBE_STREAM_INTERVAL_MIN);
+    let describes = Describes::of(Arc::clone(&worker));
     for table in config.tables.clone() {
         let table = Table {
             table,

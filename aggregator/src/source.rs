@@ -18,19 +18,19 @@ use warmcast_common::limits::{
 };
 use warmcast_common::retry::{Backoff, Class};
 
-use crate::pace::Pace;
+use crate::describes::Describes;
 
 /// The stream of one table.
 #[derive(Clone, Debug)]
 pub struct DynamoDbStream {
     client: Client,
     arn: String,
-    describes: Pace,
+    describes: Describes,
 }
 
 impl DynamoDbStream {
     /// The stream with this ARN. `describes` are the turns for DescribeStream, shared by all streams.
-    pub fn new(client: Client, arn: impl Into<String>, describes: Pace) -> Self {
+    pub fn new(client: Client, arn: impl Into<String>, describes: Describes) -> Self {
         Self { client, arn: arn.into(), describes }
     }
 
@@ -64,7 +64,14 @@ impl DynamoDbStream {
         let mut pauses = Backoff::default();
         let mut tries_left = LISTING_PAGE_TRIES_MAX;
         loop {
-            self.describes.turn().await;
+            match filter {
+                None => self.describes.listing().await,
+                // Nothing shows: it is asked for again, and at last left to a listing.
+                Some(_) if !self.describes.children().await => {
+                    return Ok(StreamDescription::builder().build());
+                }
+                Some(_) => {}
+            }
             let request = self.client.describe_stream().stream_arn(&self.arn);
             let request = request
                 .set_shard_filter(filter.cloned())

@@ -39,6 +39,7 @@ impl Stats {
             retries = self.retries.load(Relaxed),
             dead_letters = self.dead_letters.load(Relaxed),
             oversize = self.oversize.load(Relaxed),
+            shards = lags.shards(),
             lag_ms = lags.max_ms(),
             queue_bytes = budget.bytes_in_use(),
             "stats"

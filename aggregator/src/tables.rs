@@ -15,8 +15,8 @@ use warmcast_common::retry::until_ok;
 
 use crate::change::ChangeMaker;
 use crate::config::TableConfig;
+use crate::describes::Describes;
 use crate::intake::{Intake, Pending};
-use crate::pace::Pace;
 use crate::source::DynamoDbStream;
 use crate::stats::Stats;
 use crate::table::{KeySchema, TableError, TableStream, find_stream};
@@ -33,7 +33,7 @@ pub struct Table {
     /// Where its streams are read.
     pub streams: aws_sdk_dynamodbstreams::Client,
     /// The turns for DescribeStream.
-    pub describes: Pace,
+    pub describes: Describes,
     /// This process in the fleet.
     pub worker: Arc<Worker>,
     /// The consumer.

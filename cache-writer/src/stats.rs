@@ -43,6 +43,7 @@ impl Stats {
             changes_failed = self.changes_failed.load(Relaxed),
             dead_letters = self.dead_letters.load(Relaxed),
             retries = self.retries.load(Relaxed),
+            shards = lags.shards(),
             lag_ms = lags.max_ms(),
             read_bytes = read.bytes_in_use(),
             inflated_bytes = inflated.bytes_in_use(),

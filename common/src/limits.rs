@@ -33,9 +33,12 @@ pub const DYNAMODB_STREAMS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// second have been reported as the limit, and a page holds up to 1,000 records.
 pub const DYNAMODB_STREAMS_READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// Pause between two DescribeStream calls of one process (AWS: ten a second). One worker of a fleet lists a stream;
-/// the others ask only for the children of shards that end.
-pub const DESCRIBE_STREAM_INTERVAL_MIN: Duration = Duration::from_millis(125);
+/// Pause between two DescribeStream calls of the worker that lists a stream (AWS: ten a second for all callers).
+pub const DESCRIBE_STREAM_INTERVAL_MIN: Duration = Duration::from_millis(150);
+/// Pause between two DescribeStream calls of a whole fleet that ask for the children of one shard.
+pub const CHILD_SHARDS_INTERVAL_MIN: Duration = Duration::from_millis(500);
+/// A turn to ask for a shard's children that is further off is left to the next listing.
+pub const CHILD_SHARDS_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Tries of one page of a long listing: what was listed before it is not thrown away for a throttled call.
 pub const LISTING_PAGE_TRIES_MAX: u32 = 20;
 /// Calls to the state table that one worker makes at once when many leases change hands.

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use warmcast_aggregator::change::ChangeMaker;
 
-use warmcast_aggregator::pace::Pace;
+use warmcast_aggregator::describes::Describes;
 use warmcast_aggregator::source::DynamoDbStream;
 use warmcast_aggregator::table::KeySchema;
 use warmcast_common::aws::sdk_config;
@@ -48,10 +48,8 @@ async fn an_item_that_expires_is_told_from_one_that_is_deleted() {
     let mut server = JoinSet::new();
     server.spawn(async move { axum::serve(listener, app).await.unwrap() });
     let client = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&service(&url)).await);
-    let page = DynamoDbStream::new(client, "arn", Pace::new(Duration::ZERO))
-        .read("shard", "iterator")
-        .await
-        .unwrap();
+    let page =
+        DynamoDbStream::new(client, "arn", Describes::default()).read("shard", "iterator").await.unwrap();
     assert_eq!(page.next.as_deref(), Some("next"));
     let maker = ChangeMaker::new("profiles", 1, KeySchema { partition: "id".to_owned(), sort: None });
     let made = page.records.iter().map(|record| {

@@ -6,6 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::aws::CallError;
 use crate::clock::now_ms;
@@ -15,6 +18,7 @@ use crate::retry::Class;
 use super::checkpoint::Checkpoint;
 use super::concurrent::for_each;
 use super::lineage::{Lineage, Unconnected};
+use super::listings::Listings;
 use super::source::{Listing, Shard, SourceError, StreamSource};
 use super::store::{Begin, Lease, Progressed, StateStore, StoreError, StreamState};
 use super::worker::Worker;
@@ -31,8 +35,11 @@ pub(super) struct Audit<S> {
     pub(super) from_trim_horizon: bool,
     /// Another stream has taken this one's place, which the service forgets in time.
     pub(super) superseded: bool,
-    /// What the last look listed, if this worker made one.
-    pub(super) last_listing: Option<Arc<Vec<Shard>>>,
+    /// What was listed before.
+    pub(super) listings: Arc<Listings>,
+    /// A look that was held up for longer creates nothing: others may have read shards meanwhile, and ended them.
+    /// An older listing proves nothing, either.
+    pub(super) valid_for: Duration,
     /// Shards that the service says are not there when this worker reads them.
     pub(super) not_found: BTreeSet<String>,
 }
@@ -40,8 +47,6 @@ pub(super) struct Audit<S> {
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Audited {
-    /// For the next look.
-    pub(super) listing: Option<Arc<Vec<Shard>>>,
     /// Shards were listed that only the next look can place.
     pub(super) unconnected: bool,
     /// Leases were written or ended: others should look.
@@ -72,6 +77,7 @@ impl From<CallError> for AuditError {
 impl<S: StreamSource> Audit<S> {
     pub(super) async fn run(self) -> Result<Audited, AuditError> {
         // The leases first: what ends, begins and is deleted while the stream is listed is in one or the other.
+        let begun_at = Instant::now();
         let state = self.store().stream_state(self.stream(), true).await?;
         if state.start.is_none() && self.from_trim_horizon {
             self.store().begin_stream(self.stream(), &Checkpoint::TrimHorizon).await?;
@@ -84,7 +90,7 @@ impl<S: StreamSource> Audit<S> {
             Err(error) => return Err(SourceError::Call(error).into()),
         };
         match state.start.is_some() || self.from_trim_horizon {
-            true => self.audit(&state.leases, &listing).await,
+            true => self.audit(begun_at, &state.leases, &listing).await,
             false => self.begin_now(&listing).await,
         }
     }
@@ -110,33 +116,47 @@ impl<S: StreamSource> Audit<S> {
 
     /// A shard that is new to a stream which is consumed already is begun with its first record: it descends from
     /// one that was read to its end, or would be.
-    async fn audit(&self, leases: &[Lease], listing: &Listing) -> Result<Audited, AuditError> {
+    async fn audit(
+        &self,
+        begun_at: Instant,
+        leases: &[Lease],
+        listing: &Listing,
+    ) -> Result<Audited, AuditError> {
         let start = &Checkpoint::TrimHorizon;
         let lineage = Lineage::of(leases);
-        let shards = self.with_last_listing(&listing.shards);
-        let unconnected = match leases.is_empty() || self.last_listing.is_some() {
-            true => Unconnected::New,
-            false => Unconnected::Unknown,
-        };
-        let news = lineage.news(&shards, unconnected);
+        let (shards, repeated) = self.listings.add(&listing.shards, Instant::now(), self.valid_for);
+        let news = lineage.news(&shards, if repeated { Unconnected::New } else { self.unconnected(leases) });
         let hidden = self.probe(&news.missing_parents).await?;
-        let mut changed = !news.new.is_empty();
-        self.create(&hidden, start, Begin::AfterParents).await?;
-        for generation in generations(&news.new) {
+        // A parent that is there and not listed should show, with its own parents, in the next listing.
+        let (held_back, mut new) = match repeated {
+            true => (Vec::new(), news.new),
+            false => descend_from(news.new, &hidden),
+        };
+        if repeated {
+            self.create(&hidden, start, Begin::AfterParents).await?;
+        }
+        if !new.is_empty() {
+            // What was begun, finished and forgotten while the stream was listed is new by its leases then only.
+            let since = self.store().leases(self.stream()).await?;
+            let still = Lineage::of(&since).news(&shards, Unconnected::New);
+            let still: HashSet<&str> = still.new.iter().map(|shard| shard.id.as_str()).collect();
+            let held_up = begun_at.elapsed() > self.valid_for;
+            new.retain(|shard| !held_up && still.contains(shard.id.as_str()));
+        }
+        let mut changed = !new.is_empty() || (repeated && !hidden.is_empty());
+        for generation in generations(&new) {
             self.create(&generation, start, Begin::AfterParents).await?;
         }
-        if !news.new.is_empty() {
-            let found = news.new.len() + hidden.len();
-            tracing::info!(stream = self.stream(), shards = found, "new shards");
+        if !new.is_empty() {
+            tracing::info!(stream = self.stream(), shards = new.len(), "new shards");
         }
-        changed |= self.end_what_is_gone(leases, &shards).await?;
+        changed |= self.end_what_is_gone(leases, &listing.shards).await?;
         let obsolete: HashSet<String> = lineage.obsolete(&shards).into_iter().collect();
         self.delete(leases.iter().filter(|lease| obsolete.contains(&*lease.shard)).cloned().collect())
             .await?;
         let without_children = !listing.disabled && lineage.without_children().next().is_some();
         Ok(Audited {
-            listing: Some(Arc::new(listing.shards.clone())),
-            unconnected: news.unconnected > 0,
+            unconnected: news.unconnected > 0 || !held_back.is_empty(),
             changed,
             without_children,
             disabled: listing.disabled,
@@ -144,14 +164,9 @@ impl<S: StreamSource> Audit<S> {
         })
     }
 
-    /// What this listing has, and what it lacks that the last one had.
-    fn with_last_listing(&self, listing: &[Shard]) -> Vec<Shard> {
-        let mut shards = listing.to_vec();
-        if let Some(last) = &self.last_listing {
-            let listed: HashSet<&str> = listing.iter().map(|shard| shard.id.as_str()).collect();
-            shards.extend(last.iter().filter(|shard| !listed.contains(shard.id.as_str())).cloned());
-        }
-        shards
+    /// What the first listing leaves unconnected is new only if there is nothing it could be connected with.
+    fn unconnected(&self, leases: &[Lease]) -> Unconnected {
+        if leases.is_empty() { Unconnected::New } else { Unconnected::Unknown }
     }
 
     /// Which of these shards the service has though no listing shows them.
@@ -243,6 +258,18 @@ impl<S: StreamSource> Audit<S> {
         }
         Ok(Audited { changed: true, over, ..Audited::default() })
     }
+}
+
+/// Parts shards, which stand parents first: those that descend from one of `ancestors`, and the others.
+fn descend_from(shards: Vec<Shard>, ancestors: &[Shard]) -> (Vec<Shard>, Vec<Shard>) {
+    let mut line: HashSet<String> = ancestors.iter().map(|shard| shard.id.clone()).collect();
+    shards.into_iter().partition(|shard| {
+        let descends = shard.parents.iter().any(|parent| line.contains(parent));
+        if descends {
+            line.insert(shard.id.clone());
+        }
+        descends
+    })
 }
 
 /// Splits shards, which stand parents first, so that no shard is in one part with a parent: a lease is written

@@ -89,12 +89,14 @@ pub fn plan(mut situation: Situation<'_>, free_since: &mut FreeSince) -> Plan {
     let mut plan = Plan::default();
     let mut free: Vec<&Lease> = Vec::new();
     let mut mine: Vec<&Lease> = Vec::new();
-    let mut owned: HashMap<&str, usize> = HashMap::new();
+    let mut owned: HashMap<&str, Owned> = HashMap::new();
     for leases in situation.leases {
         let lineage = Lineage::of(leases);
         for lease in leases.iter().filter(|lease| !lease.checkpoint.is_end()) {
             if let Some(owner) = &lease.owner {
-                *owned.entry(owner).or_default() += 1;
+                let owned = owned.entry(owner).or_default();
+                owned.leases += 1;
+                owned.given_bytes_per_s += if lease.given { lease.bytes_per_s } else { 0 };
             }
             match situation.standing(lease, &lineage) {
                 Standing::Free => free.push(lease),
@@ -107,10 +109,18 @@ pub fn plan(mut situation: Situation<'_>, free_since: &mut FreeSince) -> Plan {
     situation.count(&owned);
     situation.take_mine(&mine, &mut plan);
     situation.claim_free(&free, free_since, &mut plan);
-    if situation.may_give && plan.start.is_empty() && plan.left == 0 {
+    if situation.may_give && plan.start.is_empty() && plan.left <= plan.without_room {
         situation.balance(&mut plan);
     }
     plan
+}
+
+/// What the leases tell of their owner.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owned {
+    leases: usize,
+    /// Of those that were given to it and that it has not begun.
+    given_bytes_per_s: u64,
 }
 
 /// How a lease stands to this worker.
@@ -142,11 +152,19 @@ impl Situation<'_> {
         }
     }
 
-    /// The leases say better than the heartbeats who has how many.
-    fn count(&mut self, owned: &HashMap<&str, usize>) {
+    /// The leases say better than the heartbeats who has how many. But of streams that this worker does not read
+    /// only the heartbeats tell.
+    fn count(&mut self, owned: &HashMap<&str, Owned>) {
+        let mine = self.me().map(|me| me.streams.clone()).unwrap_or_default();
         for member in &mut self.members {
-            let owned = owned.get(member.id.as_str()).copied().unwrap_or(0);
-            member.leases = if member.id == self.me { self.running.len() } else { owned };
+            let owned = owned.get(member.id.as_str()).copied().unwrap_or_default();
+            member.leases = match member.id == self.me {
+                true => self.running.len(),
+                false if member.streams.is_subset(&mine) => owned.leases,
+                false => owned.leases.max(member.leases),
+            };
+            // What it has not begun is not in its heartbeat.
+            member.bytes_per_s = member.bytes_per_s.saturating_add(owned.given_bytes_per_s);
         }
     }
 

@@ -56,7 +56,7 @@ impl Stage {
 
     /// Whether what it waits for is given by others, who have their own retries.
     fn is_downstream(self) -> bool {
-        matches!(self, Self::Room | Self::HandingOn | Self::Settling | Self::Finishing)
+        matches!(self, Self::Room | Self::HandingOn | Self::Settling | Self::Finishing | Self::Children)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::retry::Backoff;
 use super::ack::ShardAcks;
 use super::budget::ByteBudget;
 use super::checkpoint::Checkpoint;
+use super::kin::Kin;
 use super::lag::Lags;
 use super::orders::Orders;
 use super::outcome::{Children, ShardExit, ShardFailure};
@@ -39,6 +40,8 @@ pub(super) struct ShardTask<S, P> {
     pub(super) tenure: Tenure,
     pub(super) orders: Orders,
     pub(super) progress: Arc<Progress>,
+    /// The children that have leases already: the service need not be asked for them.
+    pub(super) kin: Kin,
     /// Bounds the state writes that many shards make at once: when a worker starts, stops, or takes over.
     pub(super) state_writes: Arc<Semaphore>,
 }
@@ -204,11 +207,19 @@ where
     /// The shard is read to its end and all of it is done: so it is written, and then its children are taken on.
     async fn finish(&self, told: Vec<Shard>) -> Result<Children, LeaseLost> {
         self.insist(|| self.write(&Checkpoint::ShardEnd)).await?;
+        let ended_at = Instant::now();
         self.task.progress.enter(Stage::Children);
-        let children = if told.is_empty() { self.find_children().await } else { told };
+        let known = self.task.kin.children(&self.lease.shard);
+        let children = match told.is_empty() {
+            false => told,
+            true if known.is_empty() => self.find_children().await,
+            true => known,
+        };
         let mut found = Children::default();
         for child in children {
-            match self.take_on(&child).await {
+            // After so long others may have read it to its end, and deleted its lease: a full listing tells.
+            let is_late = ended_at.elapsed() >= self.task.worker.config().lease_duration;
+            match if is_late { Ok(None) } else { self.take_on(&child).await } {
                 Ok(adopted) => found.adopted.extend(adopted),
                 // The next full listing finds it.
                 Err(error) => {
@@ -282,7 +293,7 @@ where
             match store.lease(stream, parent).await? {
                 Some(lease) if lease.checkpoint.is_end() => {}
                 Some(_) => {
-                    store.create_lease(stream, child, &Checkpoint::TrimHorizon, Begin::AfterParents).await?;
+                    store.create_child_lease(&self.lease, child, Begin::AfterParents).await?;
                     return Ok(None);
                 }
                 // Finished with, or never seen: a full listing tells.
@@ -290,12 +301,10 @@ where
             }
         }
         if task.orders.is_draining() || !task.worker.has_room() {
-            store.create_lease(stream, child, &Checkpoint::TrimHorizon, Begin::AfterParents).await?;
+            store.create_child_lease(&self.lease, child, Begin::AfterParents).await?;
             return Ok(None);
         }
-        if let Some(lease) =
-            store.create_lease(stream, child, &Checkpoint::TrimHorizon, Begin::OwnedBy(me)).await?
-        {
+        if let Some(lease) = store.create_child_lease(&self.lease, child, Begin::OwnedBy(me)).await? {
             return Ok(Some(lease));
         }
         match store.lease(stream, &child.id).await? {

@@ -51,6 +51,9 @@ pub struct Subscription<S, P> {
 /// Pause between two looks of the watchdog, and between two reports of load.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The longest pause before the first full look at a stream.
+const AUDIT_DELAY_MAX: Duration = Duration::from_secs(1);
+
 /// Consumes streams.
 pub struct Consumer<S, P> {
     worker: Arc<Worker>,
@@ -70,6 +73,7 @@ pub struct Consumer<S, P> {
     chores: JoinSet<()>,
     errors: Backoff,
     next_sync: Instant,
+    look_again: bool,
     busy: Busy,
     gave_at: Option<Instant>,
     no_room: LogLimiter,
@@ -99,6 +103,7 @@ where
             chores: JoinSet::new(),
             errors: Backoff::default(),
             next_sync: Instant::now(),
+            look_again: false,
             busy: Busy::default(),
             gave_at: None,
             no_room: LogLimiter::default(),
@@ -123,7 +128,10 @@ where
                 Some(audited) = self.audits.join_next_with_id() => self.audited(audited),
                 Some(_) = self.chores.join_next() => {}
                 Some(subscription) = subscriptions.recv() => self.subscribe(subscription),
-                () = worker.changed() => (self.busy, self.next_sync) = (Busy::default(), Instant::now()),
+                () = worker.changed() => {
+                    self.busy = Busy::default();
+                    self.look_soon();
+                }
                 _ = watch.tick() => self.watch(),
                 () = tokio::time::sleep_until(self.next_sync), if self.looks.is_empty() => self.wake(),
             }
@@ -137,13 +145,21 @@ where
             known.superseded |= subscription.superseded;
             return;
         }
-        self.streams.insert(name, Stream::new(subscription));
+        // By then workers that start together have seen each other, so that one of them lists the stream.
+        let settled = Instant::now() + self.worker.config().heartbeat_interval.min(AUDIT_DELAY_MAX);
+        self.streams.insert(name, Stream::new(subscription, settled));
         self.report_streams();
-        self.next_sync = Instant::now();
+        self.look_soon();
     }
 
     fn report_streams(&self) {
         self.worker.report_streams(self.streams.keys().map(|name| name.to_string()).collect());
+    }
+
+    /// Something changed: the leases are looked at now, and again if a look is under way that may have missed it.
+    fn look_soon(&mut self) {
+        self.next_sync = Instant::now();
+        self.look_again = !self.looks.is_empty();
     }
 
     fn wake(&mut self) {

@@ -31,8 +31,8 @@ pub(crate) struct Script(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Where to look how far the parents are when a shard is first read, if anywhere.
-    store: Option<StateStore>,
+    /// Where to look how far the parents are when a shard is first read.
+    store: StateStore,
 }
 
 #[derive(Default)]
@@ -85,12 +85,7 @@ struct Record {
 impl Script {
     /// An empty stream. `store` is only read.
     pub(crate) fn new(store: StateStore) -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), store: Some(store) }))
-    }
-
-    /// An empty stream that does not look at the state table.
-    pub(crate) fn without_table() -> Self {
-        Self(Arc::new(Shared { state: Mutex::default(), store: None }))
+        Self(Arc::new(Shared { state: Mutex::default(), store }))
     }
 
     /// Adds a shard.
@@ -134,16 +129,6 @@ impl Script {
         self.0.state.lock().listing_errors.extend(errors);
     }
 
-    /// The stream gets no more shards.
-    pub(crate) fn disable(&self) {
-        self.0.state.lock().disabled = true;
-    }
-
-    /// The stream keeps records for so long, and says nothing when one that is asked for is older.
-    pub(crate) fn retain_silently(&self, retention: Duration) {
-        self.0.state.lock().silent_retention = Some(retention);
-    }
-
     /// Listings that were asked for.
     pub(crate) fn listings(&self) -> usize {
         self.0.state.lock().listings
@@ -161,7 +146,8 @@ impl Scripted {
         self.records.push(Record { sequence, created_ms: now_ms(), bytes: RECORD_BYTES });
     }
 
-    fn iterator(&mut self, id: &str, from: &Checkpoint) -> Result<String, SourceError> {
+    /// A place to read from.
+    pub(crate) fn iterator(&mut self, id: &str, from: &Checkpoint) -> Result<String, SourceError> {
         self.iterators.push(from.clone());
         if self.gone {
             return Err(error(Class::NotFound, "ResourceNotFoundException").into());
@@ -270,11 +256,8 @@ impl StreamSource for Script {
 
     async fn iterator(&self, shard: &str, from: &Checkpoint) -> Result<String, SourceError> {
         let (parents, first) = self.with(shard, |shard| (shard.parents.clone(), shard.iterators.is_empty()));
-        if first
-            && !parents.is_empty()
-            && let Some(store) = &self.0.store
-        {
-            let leases = store.leases(STREAM).await.expect("leases can be read");
+        if first && !parents.is_empty() {
+            let leases = self.0.store.leases(STREAM).await.expect("leases can be read");
             let then =
                 leases.into_iter().filter(|lease| parents.iter().any(|parent| **parent == *lease.shard));
             let then = then.map(|lease| (lease.shard.to_string(), lease.checkpoint)).collect();

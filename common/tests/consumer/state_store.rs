@@ -125,8 +125,9 @@ async fn only_the_lease_of_an_ended_shard_is_deleted() {
     let table = Table::start().await;
     let owned = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
     assert_fenced(table.store.delete_lease(&owned).await);
-    table.store.checkpoint(&owned, &Checkpoint::ShardEnd, Progressed::default()).await.unwrap();
     let retaken = table.store.take_lease(&owned, "w2").await.unwrap();
+    table.store.checkpoint(&retaken, &Checkpoint::ShardEnd, Progressed::default()).await.unwrap();
+    assert_fenced(table.store.take_lease(&retaken, "w3").await);
     assert_fenced(table.store.delete_lease(&owned).await);
     assert!(table.lease(STREAM, "a").await.is_some());
     table.store.delete_lease(&retaken).await.unwrap();

@@ -12,7 +12,6 @@
 use std::collections::BTreeSet;
 use std::iter;
 
-use super::moves::HeldLease;
 use super::{Member, lot};
 
 /// How far from its fair load a member may be.
@@ -38,8 +37,8 @@ pub(super) struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    /// None if `me` is not among the members or is leaving.
-    pub(super) fn around(me: &str, members: &'a [Member], held: &[HeldLease<'_>]) -> Option<Self> {
+    /// None if `me` is not among the members or is leaving. `bytes_per_s` are the rates of the leases that it has.
+    pub(super) fn around(me: &str, members: &'a [Member], bytes_per_s: &[u64]) -> Option<Self> {
         let me = members.iter().find(|member| member.id == me && !member.leaving)?;
         let mut near = connected(me, members);
         near.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -51,8 +50,9 @@ impl<'a> Fleet<'a> {
             .map(Bearer::new)
             .partition(|it| it.member.leaving);
         // The heartbeat is older than what the worker knows of itself.
-        let bytes_per_s = held.iter().map(|lease| lease.bytes_per_s as f64).sum();
-        let me = Bearer { member: me, leases: held.len() as f64, bytes_per_s };
+        let leases = bytes_per_s.len() as f64;
+        let bytes_per_s = bytes_per_s.iter().map(|rate| *rate as f64).sum();
+        let me = Bearer { member: me, leases, bytes_per_s };
         Some(Fleet { me, others, leaving, seed })
     }
 
@@ -154,8 +154,9 @@ impl Share<'_> {
         self.load < self.fair - self.slack && self.member.room() > 0
     }
 
+    /// What it could do without. One lease alone is never better elsewhere.
     fn excess(&self) -> f64 {
-        self.load - self.fair
+        if self.member.leases > 1 { self.load - self.fair } else { 0.0 }
     }
 
     fn deficit(&self) -> f64 {
@@ -177,12 +178,29 @@ pub(super) struct Scale<'a> {
     pub(super) level: f64,
 }
 
+/// Who gives how much to whom.
+#[derive(Debug)]
+pub(super) struct Plan<'s, 'a> {
+    /// What `me` gives.
+    pub(super) parts: Vec<Part<'s, 'a>>,
+    /// What each receiver gets from all together.
+    filled: Vec<(&'s Share<'a>, f64)>,
+}
+
 /// A part of the plan: the stretch of a receiver's deficit that `me` fills.
 #[derive(Debug)]
 pub(super) struct Part<'s, 'a> {
     pub(super) to: &'s Share<'a>,
     pub(super) from: f64,
     pub(super) upto: f64,
+}
+
+impl Plan<'_, '_> {
+    /// What the plan has for a receiver.
+    pub(super) fn filled(&self, receiver: &Member) -> f64 {
+        let filled = self.filled.iter().find(|(share, _)| share.member.id == receiver.id);
+        filled.map_or(0.0, |(_, filled)| *filled)
+    }
 }
 
 impl<'a> Scale<'a> {
@@ -221,21 +239,21 @@ impl<'a> Scale<'a> {
         Scale { me: share(&fleet.me), others: fleet.others.iter().map(share).collect(), level }
     }
 
-    /// The parts of the plan in which `me` gives, the largest first. Whoever is furthest off comes first in the plan,
-    /// and two that are both within the band leave each other alone.
-    pub(super) fn parts(&self) -> Vec<Part<'_, 'a>> {
+    /// The plan. Whoever is furthest off comes first, and two that are both within the band leave each other alone.
+    pub(super) fn plan(&self) -> Plan<'_, 'a> {
         let shares = || iter::once(&self.me).chain(&self.others);
-        let mut givers: Vec<&Share<'a>> = shares().filter(|share| share.excess() > 0.0).collect();
-        givers.sort_by(|a, b| b.ratio().total_cmp(&a.ratio()).then_with(|| a.member.id.cmp(&b.member.id)));
-        let mut receivers: Vec<(&Share<'a>, f64)> =
-            shares().filter(|share| share.deficit() > 0.0).map(|share| (share, 0.0)).collect();
-        receivers.sort_by(|(a, _), (b, _)| {
+        let by_ratio = |a: &Share<'_>, b: &Share<'_>| {
             a.ratio().total_cmp(&b.ratio()).then_with(|| a.member.id.cmp(&b.member.id))
-        });
+        };
+        let mut givers: Vec<&Share<'a>> = shares().filter(|share| share.excess() > 0.0).collect();
+        givers.sort_by(|a, b| by_ratio(b, a));
+        let mut filled: Vec<(&Share<'a>, f64)> =
+            shares().filter(|share| share.deficit() > 0.0).map(|share| (share, 0.0)).collect();
+        filled.sort_by(|(a, _), (b, _)| by_ratio(a, b));
         let mut parts = Vec::new();
         for giver in givers {
             let mut excess = giver.excess();
-            for (receiver, filled) in &mut receivers {
+            for (receiver, filled) in &mut filled {
                 let amount = excess.min(receiver.deficit() - *filled);
                 let is_due = giver.is_over() || receiver.is_under();
                 if amount > 0.0 && is_due && shares_stream(giver.member, receiver.member) {
@@ -247,8 +265,7 @@ impl<'a> Scale<'a> {
                 }
             }
         }
-        parts.sort_by(|a, b| (b.upto - b.from).total_cmp(&(a.upto - a.from)));
-        parts
+        Plan { parts, filled }
     }
 }
 

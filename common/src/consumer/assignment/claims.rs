@@ -53,12 +53,12 @@ pub fn without_room(members: &[Member], free: &[FreeLease<'_>]) -> usize {
     Split::new(members, free).leases.iter().filter(|lease| lease.taker.is_none()).count()
 }
 
-/// A free lease and the member it is meant for. Takers and streams go by their place in [`Split`].
+/// A free lease and the member it is meant for. Takers and kinds of streams go by their place in [`Split`].
 #[derive(Debug)]
 struct Meant<'a> {
     index: usize,
     free: FreeLease<'a>,
-    stream: usize,
+    kind: usize,
     taker: Option<usize>,
 }
 
@@ -116,7 +116,7 @@ impl Taker<'_> {
 struct Split<'a> {
     takers: Vec<Taker<'a>>,
     leases: Vec<Meant<'a>>,
-    /// Of each stream, the takers that read it.
+    /// Of each kind of stream, the takers that read it.
     readers: Vec<Vec<usize>>,
 }
 
@@ -125,9 +125,8 @@ impl<'a> Split<'a> {
         let mut takers: Vec<Taker<'a>> =
             members.iter().filter(|member| !member.leaving).map(Taker::new).collect();
         takers.sort_unstable_by(|a, b| a.member.id.cmp(&b.member.id));
-        let streams: BTreeSet<&str> = free.iter().map(|lease| lease.stream).collect();
-        let readers = streams.iter().map(|stream| readers(&takers, stream)).collect();
-        let mut split = Split { takers, leases: in_order(free, &streams), readers };
+        let kinds = Kinds::new(&takers, free);
+        let mut split = Split { takers, leases: in_order(free, &kinds), readers: kinds.readers };
         split.run(members);
         split
     }
@@ -159,14 +158,14 @@ impl<'a> Split<'a> {
             heaps.push(readers.iter().filter_map(bid).collect());
         }
         for lease in leases {
-            if let Some(bids) = heaps.get_mut(lease.stream) {
+            if let Some(bids) = heaps.get_mut(lease.kind) {
                 lease.taker = self.next_taker(bids, by, float(lease.free.bytes_per_s));
             }
         }
     }
 
-    /// The best bid that still holds. A taker bids in the heap of each of its streams, and what it took of another
-    /// stream makes its bid here too good: then it bids anew. Use only grows, so no better bid is passed over.
+    /// The best bid that still holds. A taker bids in the heap of each kind that it reads, and what it took of another
+    /// kind makes its bid here too good: then it bids anew. Use only grows, so no better bid is passed over.
     fn next_taker(&mut self, bids: &mut BinaryHeap<Reverse<Bid>>, by: By, bytes_per_s: f64) -> Option<usize> {
         while let Some(mut top) = bids.peek_mut() {
             let Reverse(bid) = *top;
@@ -217,36 +216,55 @@ impl<'a> Taker<'a> {
     }
 }
 
-/// The places of the takers that read a stream.
-fn readers(takers: &[Taker<'_>], stream: &str) -> Vec<usize> {
-    let places = takers.iter().enumerate();
-    places.filter(|(_, taker)| taker.member.streams.contains(stream)).map(|(place, _)| place).collect()
+/// The streams of free leases, and their kinds: those that the same takers read are one to the split.
+#[derive(Debug)]
+struct Kinds<'a> {
+    /// Of each stream, its place among the streams, and its kind.
+    streams: BTreeMap<&'a str, (usize, usize)>,
+    readers: Vec<Vec<usize>>,
+}
+
+impl<'a> Kinds<'a> {
+    fn new(takers: &[Taker<'_>], free: &[FreeLease<'a>]) -> Self {
+        let names: BTreeSet<&str> = free.iter().map(|lease| lease.stream).collect();
+        let mut kinds = Kinds { streams: BTreeMap::new(), readers: Vec::new() };
+        for (place, name) in names.into_iter().enumerate() {
+            let reads = |(_, taker): &(usize, &Taker<'_>)| taker.member.streams.contains(name);
+            let readers: Vec<usize> =
+                takers.iter().enumerate().filter(reads).map(|(reader, _)| reader).collect();
+            let known = kinds.readers.iter().position(|known| *known == readers);
+            let kind = known.unwrap_or(kinds.readers.len());
+            if known.is_none() {
+                kinds.readers.push(readers);
+            }
+            kinds.streams.insert(name, (place, kind));
+        }
+        kinds
+    }
 }
 
 /// The free leases in the order in which they are split, which is the same for everybody.
-fn in_order<'a>(free: &[FreeLease<'a>], streams: &BTreeSet<&str>) -> Vec<Meant<'a>> {
-    let places: BTreeMap<&str, usize> =
-        streams.iter().enumerate().map(|(place, stream)| (*stream, place)).collect();
-    let mut order: Vec<(Reverse<u64>, usize, &str, usize)> = Vec::with_capacity(free.len());
+fn in_order<'a>(free: &[FreeLease<'a>], kinds: &Kinds<'a>) -> Vec<Meant<'a>> {
+    let mut order: Vec<(Reverse<u64>, usize, &str, Meant<'a>)> = Vec::with_capacity(free.len());
     for (index, lease) in free.iter().enumerate() {
-        let stream = places.get(lease.stream).copied().unwrap_or_default();
-        order.push((Reverse(lease.bytes_per_s), stream, lease.shard, index));
+        let (place, kind) = kinds.streams.get(lease.stream).copied().unwrap_or_default();
+        let meant = Meant { index, free: *lease, kind, taker: None };
+        order.push((Reverse(lease.bytes_per_s), place, lease.shard, meant));
     }
-    order.sort_unstable();
-    let meant = |(_, stream, _, index): (Reverse<u64>, usize, &str, usize)| {
-        free.get(index).map(|free| Meant { index, free: *free, stream, taker: None })
-    };
-    order.into_iter().filter_map(meant).collect()
+    order.sort_unstable_by(|(a_rate, a_stream, a_shard, _), (b_rate, b_stream, b_shard, _)| {
+        (a_rate, a_stream, a_shard).cmp(&(b_rate, b_stream, b_shard))
+    });
+    order.into_iter().map(|(.., meant)| meant).collect()
 }
 
-/// Room found by shifting: a full taker takes the left-over lease and passes a lease of another stream on to a
+/// Room found by shifting: a full taker takes the left-over lease and passes a lease of another kind on to a
 /// reader of that one, which may pass one on in turn. These are the augmenting paths of a bipartite matching, so
 /// what is left over in the end is left over in every split.
 #[derive(Debug)]
 struct Shift<'s, 'a> {
     split: &'s mut Split<'a>,
     leases: &'s mut [Meant<'a>],
-    /// The leases meant for a taker, of each stream, by their place in `leases`.
+    /// The leases meant for a taker, of each kind, by their place in `leases`.
     meant: BTreeMap<(usize, usize), Vec<usize>>,
 }
 
@@ -255,34 +273,34 @@ impl<'s, 'a> Shift<'s, 'a> {
         let mut meant: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (place, lease) in leases.iter().enumerate() {
             if let Some(taker) = lease.taker {
-                meant.entry((taker, lease.stream)).or_default().push(place);
+                meant.entry((taker, lease.kind)).or_default().push(place);
             }
         }
         Shift { split, leases, meant }
     }
 
     fn run(mut self) {
-        // A stream that no path leads on from never gets one: paths only use room up.
+        // A kind that no path leads on from never gets one: paths only use room up.
         let mut stuck = BTreeSet::new();
         let left: Vec<(usize, usize)> = self
             .leases
             .iter()
             .enumerate()
             .filter(|(_, lease)| lease.taker.is_none())
-            .map(|(place, lease)| (place, lease.stream))
+            .map(|(place, lease)| (place, lease.kind))
             .collect();
-        for (place, stream) in left {
-            if !stuck.contains(&stream) && !self.place(place, stream) {
-                stuck.insert(stream);
+        for (place, kind) in left {
+            if !stuck.contains(&kind) && !self.place(place, kind) {
+                stuck.insert(kind);
             }
         }
     }
 
-    /// Finds room for a lease of `stream`, breadth first: the fewest shifts.
-    fn place(&mut self, lease: usize, stream: usize) -> bool {
-        // How the search came to a stream: a taker, reached as a reader of another stream, has a lease of it.
+    /// Finds room for a lease of a kind, breadth first: the fewest shifts.
+    fn place(&mut self, lease: usize, kind: usize) -> bool {
+        // How the search came to a kind: a taker, reached as a reader of another kind, has a lease of it.
         let mut came: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
-        let mut queue = VecDeque::from([stream]);
+        let mut queue = VecDeque::from([kind]);
         while let Some(at) = queue.pop_front() {
             for reader in self.split.readers.get(at).into_iter().flatten().copied() {
                 if let Some(taker) = self.split.takers.get_mut(reader)
@@ -293,7 +311,7 @@ impl<'s, 'a> Shift<'s, 'a> {
                     return true;
                 }
                 for (&(_, next), leases) in self.meant.range((reader, 0)..=(reader, usize::MAX)) {
-                    if next != stream && !leases.is_empty() && !came.contains_key(&next) {
+                    if next != kind && !leases.is_empty() && !came.contains_key(&next) {
                         came.insert(next, (at, reader));
                         queue.push_back(next);
                     }
@@ -307,24 +325,24 @@ impl<'s, 'a> Shift<'s, 'a> {
     fn shift(
         &mut self,
         lease: usize,
-        mut stream: usize,
+        mut kind: usize,
         mut to: usize,
         came: &BTreeMap<usize, (usize, usize)>,
     ) {
-        while let Some(&(before, from)) = came.get(&stream) {
-            if let Some(passed) = self.meant.get_mut(&(from, stream)).and_then(Vec::pop) {
-                self.assign(passed, stream, to);
+        while let Some(&(before, from)) = came.get(&kind) {
+            if let Some(passed) = self.meant.get_mut(&(from, kind)).and_then(Vec::pop) {
+                self.assign(passed, kind, to);
             }
-            (stream, to) = (before, from);
+            (kind, to) = (before, from);
         }
-        self.assign(lease, stream, to);
+        self.assign(lease, kind, to);
     }
 
-    fn assign(&mut self, lease: usize, stream: usize, taker: usize) {
+    fn assign(&mut self, lease: usize, kind: usize, taker: usize) {
         if let Some(lease) = self.leases.get_mut(lease) {
             lease.taker = Some(taker);
         }
-        self.meant.entry((taker, stream)).or_default().push(lease);
+        self.meant.entry((taker, kind)).or_default().push(lease);
     }
 }
 

@@ -6,17 +6,18 @@
 //! 1. *By plan.* A giver fills its own parts of the [plan](super::balance) only, so that several givers do not flood
 //!    one receiver.
 //! 2. *By pairs.* The plan fails where leases are larger than its parts, or where a load that cannot be moved (one
-//!    hot shard) makes everyone else look idle. Then a giver levels itself with one receiver after the other. Of
-//!    those that would give to the same receiver each gives its part of the difference. A lease larger than that is
-//!    given by one of them only, who is drawn by lot. The lot depends on the rates in the heartbeats, so it falls
-//!    anew with each of them, and nobody waits for long for one that has nothing to give.
+//!    hot shard) makes everyone else look idle. So a giver that the plan has nothing for levels itself with one
+//!    receiver after the other. Of those that would give to the same receiver each gives its part of the difference
+//!    that the plan leaves. And one of them, drawn by lot, gives a lease whatever the plan says and however large
+//!    its part is. The lot depends on the rates in the heartbeats, so it falls anew with each of them, and nobody
+//!    waits for long for a plan that is not carried out or for one that has nothing to give.
 //!
 //! Every move leaves its receiver used no more than its giver. So none is worth its way back, and with steady rates
 //! the moves end.
 
 use std::mem;
 
-use super::balance::{BAND, Fleet, Part, Scale, Share, shares_stream};
+use super::balance::{BAND, Fleet, Part, Plan, Scale, Share, shares_stream};
 use super::{Member, busy_bytes_per_s_min};
 
 /// A lease of the worker that decides.
@@ -46,11 +47,12 @@ const IDLE_BAND: f64 = BAND / 2.0;
 
 /// What `me` gives away now, for balance. Nothing if `me` is not among the members or is leaving.
 ///
-/// A heartbeat tells of a move when it is done. Until then the caller counts the lease as its receiver's: in the
-/// receiver's `leases` and `bytes_per_s`, and not in `held`; or else it is given twice. And free leases will change
-/// the balance: while there are some that a member has room for, the answer is premature.
+/// A heartbeat tells of a move when it is done. Until then the caller waits, or counts the lease as its receiver's (in
+/// the receiver's `leases` and `bytes_per_s`, and not in `held`); or else the same excess is given twice. And free
+/// leases will change the balance: while there are some that a member has room for, the answer is premature.
 pub fn give(me: &str, members: &[Member], held: &[HeldLease<'_>]) -> Vec<Move> {
-    let Some(fleet) = Fleet::around(me, members, held) else { return Vec::new() };
+    let rates: Vec<u64> = held.iter().map(|lease| lease.bytes_per_s).collect();
+    let Some(fleet) = Fleet::around(me, members, &rates) else { return Vec::new() };
     let busy_min = busy_bytes_per_s_min(fleet.bytes_per_s(), fleet.leases());
     let is_busy =
         |lease: &HeldLease<'_>| busy_min.is_some_and(|busy_min| lease.bytes_per_s as f64 >= busy_min);
@@ -110,6 +112,7 @@ struct Giver<'s, 'a, 'h> {
 #[derive(Debug)]
 struct Receiver<'a> {
     share: Share<'a>,
+    given: f64,
     /// The part of its room that is for `me`.
     room: usize,
 }
@@ -123,79 +126,97 @@ impl<'s, 'a, 'h> Giver<'s, 'a, 'h> {
         if self.offers.is_empty() {
             return self.moves;
         }
-        for part in self.scale.parts() {
-            self.fill(&part);
-        }
+        let plan = self.scale.plan();
+        self.fill_parts(&plan.parts);
         // Leases that are about to become free go to those that have least: no pair is leveled before.
         if self.moves.is_empty() && !self.fleet.is_shrinking() {
-            self.level_pairs();
+            self.level_pairs(&plan);
         }
         self.moves
     }
 
-    /// Gives what fits into a part, the heaviest first; and then, perhaps, one lease that reaches out of it.
-    fn fill(&mut self, part: &Part<'_, 'a>) {
-        let mut receiver = self.receiver(part.to);
-        receiver.share.load += part.from;
-        let base = part.to.load;
-        self.give_while_fits(&mut receiver, base + part.upto);
-        let from = receiver.share.load - base;
-        // Lay leases of this weight along the whole deficit: the giver in whose part the middle of one is gives it.
-        // So all together give as many as fit, though each of them alone has room for a fraction of one.
-        let rounded = |load: f64, offer: &Offer<'_>| (load / offer.load + 0.5).floor();
-        let reaches_in = |offer: &Offer<'_>| rounded(from, offer) < rounded(part.upto, offer);
+    /// Gives what fits into the parts of the plan, the heaviest first and to whoever is used least, so that all get
+    /// theirs alike if it is not enough for all. Then perhaps one lease for each that reaches out of its part.
+    fn fill_parts(&mut self, parts: &[Part<'_, 'a>]) {
+        let mut parts: Vec<(&Part<'_, 'a>, Receiver<'a>)> =
+            parts.iter().map(|part| (part, self.receiver(part.to, part.from))).collect();
+        for offer in mem::take(&mut self.offers) {
+            let fits =
+                |part: &Part<'_, '_>, to: &Receiver<'_>| to.given + offer.load <= part.upto - part.from;
+            let fitting = parts
+                .iter_mut()
+                .filter(|(part, receiver)| fits(part, receiver) && self.may_give(&offer, receiver));
+            match fitting.min_by(|(_, a), (_, b)| a.share.used().total_cmp(&b.share.used())) {
+                Some((_, receiver)) => self.hand_over(&offer, receiver),
+                None => self.offers.push(offer),
+            }
+        }
+        for (part, mut receiver) in parts {
+            self.round_up(part, &mut receiver);
+        }
+    }
+
+    /// Lay leases of one weight along the whole deficit of a receiver: the giver in whose part the middle of one is
+    /// gives it. So all together give as many as fit, though none of them has room for more than a fraction of one.
+    fn round_up(&mut self, part: &Part<'_, 'a>, receiver: &mut Receiver<'a>) {
+        let count = |load: f64, offer: &Offer<'_>| (load / offer.load + 0.5).floor();
+        let from = part.from + receiver.given;
+        let reaches_in = |offer: &Offer<'_>| count(from, offer) < count(part.upto, offer);
         let lightest =
-            self.offers.iter().rposition(|offer| reaches_in(offer) && self.may_give(offer, &receiver));
+            self.offers.iter().rposition(|offer| reaches_in(offer) && self.may_give(offer, receiver));
         if let Some(lightest) = lightest {
             let offer = self.offers.remove(lightest);
-            self.hand_over(&offer, &mut receiver);
+            self.hand_over(&offer, receiver);
         }
     }
 
     /// Levels `me` with each of the least used that is out of balance with it.
-    fn level_pairs(&mut self) {
+    fn level_pairs(&mut self, plan: &Plan<'_, 'a>) {
         let mut others: Vec<&Share<'a>> =
             self.scale.others.iter().filter(|it| it.member.room() > 0).collect();
         others.sort_by(|a, b| a.used().total_cmp(&b.used()).then_with(|| a.member.id.cmp(&b.member.id)));
         for other in others {
             if are_unequal(&self.me, other) {
-                self.level_with(other);
+                self.level_with(other, plan.filled(other.member));
             }
         }
     }
 
-    fn level_with(&mut self, other: &Share<'a>) {
+    /// By the plan the other gets `planned`. If that leaves a difference, each of those that would give to it gives
+    /// its part of the difference. The one that is drawn among them does not rely on the plan, and gives a lease.
+    fn level_with(&mut self, other: &Share<'a>, planned: f64) {
         let mine = self.fleet.lot(self.me.member, other.member);
-        // One lease alone is never better with another.
         let (mut rivals, mut is_drawn) = (0.0, true);
         for rival in self.scale.others.iter().filter(|it| it.member.leases > 1 && are_unequal(it, other)) {
             rivals += 1.0;
             is_drawn &= mine < self.fleet.lot(rival.member, other.member);
         }
-        let mut receiver = self.receiver(other);
-        let (giving, taking) = (self.me.member.weight(), other.member.weight());
-        let difference = (self.me.used() - other.used()) * giving * taking / (giving + taking);
+        let mut receiver = self.receiver(other, 0.0);
         if is_drawn
             && let Some(heaviest) = self.offers.iter().position(|offer| self.may_give(offer, &receiver))
         {
             let offer = self.offers.remove(heaviest);
             self.hand_over(&offer, &mut receiver);
         }
-        self.give_while_fits(&mut receiver, other.load + difference / (1.0 + rivals));
+        let (giving, taking) = (self.me.member.weight(), other.member.weight());
+        let difference = self.me.used() - (receiver.share.load + planned) / taking;
+        let leveling = difference * giving * taking / (giving + taking);
+        self.give_up_to(leveling / (1.0 + rivals), &mut receiver);
     }
 
-    fn receiver(&self, share: &Share<'a>) -> Receiver<'a> {
-        Receiver { share: share.clone(), room: self.fleet.room_for_me(share.member) }
+    /// A receiver that others give `by_others` to.
+    fn receiver(&self, share: &Share<'a>, by_others: f64) -> Receiver<'a> {
+        let room = self.fleet.room_for_me(share.member);
+        let mut share = share.clone();
+        share.load += by_others;
+        Receiver { share, room, given: 0.0 }
     }
 
-    /// Gives all that the receiver can take without its load passing `load_max`, the heaviest first.
-    fn give_while_fits(&mut self, receiver: &mut Receiver<'a>, load_max: f64) {
-        let lightest = self.offers.last().map_or(f64::INFINITY, |offer| offer.load);
-        if receiver.room == 0 || receiver.share.load + lightest > load_max {
-            return;
-        }
+    /// Gives what fits into `load`, the heaviest first.
+    fn give_up_to(&mut self, mut load: f64, receiver: &mut Receiver<'a>) {
         for offer in mem::take(&mut self.offers) {
-            if receiver.share.load + offer.load <= load_max && self.may_give(&offer, receiver) {
+            if offer.load <= load && self.may_give(&offer, receiver) {
+                load -= offer.load;
                 self.hand_over(&offer, receiver);
             } else {
                 self.offers.push(offer);
@@ -205,7 +226,7 @@ impl<'s, 'a, 'h> Giver<'s, 'a, 'h> {
 
     /// Whether the receiver can read it and is then used no more than `me`.
     fn may_give(&self, offer: &Offer<'_>, receiver: &Receiver<'_>) -> bool {
-        let Receiver { share: Share { member, load, bytes_per_s, .. }, room } = receiver;
+        let Receiver { share: Share { member, load, bytes_per_s, .. }, room, .. } = receiver;
         let is_better =
             (load + offer.load) / member.weight() <= (self.me.load - offer.load) / self.me.member.weight();
         let bytes_per_s = (bytes_per_s + offer.bytes_per_s) / member.weight();
@@ -214,11 +235,11 @@ impl<'s, 'a, 'h> Giver<'s, 'a, 'h> {
     }
 
     fn hand_over(&mut self, offer: &Offer<'_>, receiver: &mut Receiver<'_>) {
+        receiver.given += offer.load;
         receiver.share.load += offer.load;
         receiver.share.bytes_per_s += offer.bytes_per_s;
         receiver.room -= 1;
         self.me.load -= offer.load;
-        self.me.bytes_per_s -= offer.bytes_per_s;
         self.moves.push(Move { lease: offer.lease, to: receiver.share.member.id.clone() });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, ReturnValue, TransactWriteItem};
 
 use super::super::checkpoint::Checkpoint;
 use super::super::source::Shard;
@@ -97,41 +97,62 @@ impl StateStore {
         start: &Checkpoint,
         begin: Begin<'_>,
     ) -> Result<Option<Lease>, CallError> {
-        let lease = Lease {
-            stream: stream.into(),
-            shard: shard.id.as_str().into(),
-            parents: shard.parents.clone(),
-            owner: match begin {
-                Begin::OwnedBy(owner) => Some(owner.to_owned()),
-                Begin::AfterParents | Begin::Now => None,
-            },
-            epoch: u64::from(begin != Begin::AfterParents),
-            checkpoint: start.clone(),
-            bytes_per_s: 0,
-            seen_ms: 0,
-            given: false,
-        };
-        let mut item = new_item(partition(stream), sort(&shard.id));
-        item.insert("epoch".to_owned(), n(lease.epoch));
-        item.insert("checkpoint".to_owned(), s(start.to_string()));
-        if let Some(owner) = &lease.owner {
-            item.insert("owner".to_owned(), s(owner));
-        }
-        if !shard.parents.is_empty() {
-            item.insert("parents".to_owned(), AttributeValue::Ss(shard.parents.clone()));
-        }
+        let (lease, item) = new_lease(stream, shard, start, begin);
         Ok(self.put_new(item).await?.then_some(lease))
+    }
+
+    /// Writes the lease of a shard's child, to be begun with its first record, as [`StateStore::create_lease`] does,
+    /// but only while the lease of `parent` is there: when that is gone, the child was begun by others long ago, and
+    /// its own lease may be gone as well.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn create_child_lease(
+        &self,
+        parent: &Lease,
+        child: &Shard,
+        begin: Begin<'_>,
+    ) -> Result<Option<Lease>, CallError> {
+        let (lease, item) = new_lease(&parent.stream, child, &Checkpoint::TrimHorizon, begin);
+        let parent_key = key(partition(&parent.stream), sort(&parent.shard));
+        let parent_is_there = ConditionCheck::builder()
+            .table_name(&self.table)
+            .set_key(Some(parent_key))
+            .condition_expression("attribute_exists(pk)");
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(pk)");
+        let (Ok(parent_is_there), Ok(put)) = (parent_is_there.build(), put.build()) else {
+            // Every required field is set above.
+            return Ok(None);
+        };
+        let answer = self
+            .client
+            .transact_write_items()
+            .transact_items(TransactWriteItem::builder().condition_check(parent_is_there).build())
+            .transact_items(TransactWriteItem::builder().put(put).build())
+            .send()
+            .await
+            .map_err(|e| CallError::new("TransactWriteItems", self.target(), e));
+        match answer {
+            Ok(_) => Ok(Some(lease)),
+            Err(error) if error.is_code("TransactionCanceledException") => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes `owner` the owner, if the lease still has the owner and the epoch that were read. The answer has the
     /// checkpoint of the table: the former owner may have written one since.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when it has changed hands since.
+    /// [`StoreError::Fenced`] when it has changed hands since, or its owner, who was taken for dead, has finished
+    /// the shard.
     pub async fn take_lease(&self, lease: &Lease, owner: &str) -> Result<Lease, StoreError> {
-        let values = [(":new_owner", s(owner)), (":new_epoch", n(lease.epoch + 1))];
+        let end = s(Checkpoint::ShardEnd.to_string());
+        let values = [(":new_owner", s(owner)), (":new_epoch", n(lease.epoch + 1)), (":end", end)];
         let taken = "SET #owner = :new_owner, epoch = :new_epoch REMOVE given";
-        let attributes = self.update(lease, taken, "", &values).await?;
+        let attributes = self.update(lease, taken, " AND checkpoint <> :end", &values).await?;
         read_lease(&Item { table: self.table(), attributes: &attributes }, &lease.stream)
     }
 
@@ -253,6 +274,33 @@ impl Progressed {
     fn values(self) -> Vec<(&'static str, AttributeValue)> {
         vec![(":rate", n(self.bytes_per_s)), (":seen", n(self.seen_ms))]
     }
+}
+
+fn new_lease(stream: &str, shard: &Shard, start: &Checkpoint, begin: Begin<'_>) -> (Lease, Attributes) {
+    let lease = Lease {
+        stream: stream.into(),
+        shard: shard.id.as_str().into(),
+        parents: shard.parents.clone(),
+        owner: match begin {
+            Begin::OwnedBy(owner) => Some(owner.to_owned()),
+            Begin::AfterParents | Begin::Now => None,
+        },
+        epoch: u64::from(begin != Begin::AfterParents),
+        checkpoint: start.clone(),
+        bytes_per_s: 0,
+        seen_ms: 0,
+        given: false,
+    };
+    let mut item = new_item(partition(stream), sort(&shard.id));
+    item.insert("epoch".to_owned(), n(lease.epoch));
+    item.insert("checkpoint".to_owned(), s(start.to_string()));
+    if let Some(owner) = &lease.owner {
+        item.insert("owner".to_owned(), s(owner));
+    }
+    if !shard.parents.is_empty() {
+        item.insert("parents".to_owned(), AttributeValue::Ss(shard.parents.clone()));
+    }
+    (lease, item)
 }
 
 /// What keeps a checkpoint from undoing an end.

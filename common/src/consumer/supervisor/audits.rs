@@ -11,9 +11,11 @@ use crate::retry::Backoff;
 
 use super::super::assignment::Member;
 use super::super::audit::{Audit, AuditError, Audited};
+use super::super::kin::Kin;
 use super::super::lineage::Lineage;
+use super::super::listings::Listings;
 use super::super::processor::Processor;
-use super::super::source::{Shard, StreamSource};
+use super::super::source::StreamSource;
 use super::super::store::Lease;
 use super::super::worker::WorkerConfig;
 use super::{Consumer, Subscription};
@@ -22,9 +24,10 @@ use super::{Consumer, Subscription};
 pub(super) struct Stream<S, P> {
     pub(super) source: Arc<S>,
     pub(super) processor: Arc<P>,
+    pub(super) kin: Kin,
     from_trim_horizon: bool,
     pub(super) superseded: bool,
-    last_listing: Option<Arc<Vec<Shard>>>,
+    listings: Arc<Listings>,
     disabled: bool,
     /// Finished shards without a child, as last seen.
     childless: usize,
@@ -43,7 +46,7 @@ where
     /// Begins the full looks that are due and ours to make.
     pub(super) fn audit(&mut self) {
         let now = Instant::now();
-        let members = self.worker.members();
+        let (members, config) = (self.worker.members(), self.worker.config());
         for (name, stream) in &mut self.streams {
             let reads = |member: &&Member| !member.leaving && member.streams.contains(&**name);
             let is_auditor = members.iter().find(reads).is_some_and(|first| first.id == self.worker.id());
@@ -65,7 +68,8 @@ where
                 worker: Arc::clone(&self.worker),
                 from_trim_horizon: stream.from_trim_horizon,
                 superseded: stream.superseded,
-                last_listing: stream.last_listing.clone(),
+                valid_for: 2 * (config.listing_interval + config.lease_duration),
+                listings: Arc::clone(&stream.listings),
                 not_found,
             };
             let task = self.audits.spawn(audit.run());
@@ -88,12 +92,12 @@ where
                 };
                 stream.next_audit = now + next_listing(stream.repeats, config);
                 stream.audit_errors.reset();
-                (stream.last_listing, stream.disabled) = (found.listing, found.disabled);
+                stream.disabled = found.disabled;
                 for (_, failed) in self.failed.iter_mut().filter(|(key, _)| key.stream == name) {
                     failed.not_found = false;
                 }
                 if found.changed {
-                    self.next_sync = now;
+                    self.look_soon();
                     self.worker.report_change();
                 }
                 if found.over {
@@ -121,18 +125,20 @@ where
 }
 
 impl<S, P> Stream<S, P> {
-    pub(super) fn new(subscription: Subscription<S, P>) -> Self {
+    /// The first full look is due at `first_audit`.
+    pub(super) fn new(subscription: Subscription<S, P>, first_audit: Instant) -> Self {
         Self {
             source: Arc::new(subscription.source),
             processor: Arc::new(subscription.processor),
+            kin: Kin::default(),
             from_trim_horizon: subscription.from_trim_horizon,
             superseded: subscription.superseded,
-            last_listing: None,
+            listings: Arc::default(),
             disabled: false,
             childless: 0,
             repeats: 0,
             auditing: None,
-            next_audit: Instant::now(),
+            next_audit: first_audit,
             audit_errors: Backoff::default(),
         }
     }

@@ -20,6 +20,9 @@ use super::Consumer;
 /// Pause between two looks while something is under way: a worker stops, leases are left for others.
 const BUSY_INTERVAL: Duration = Duration::from_millis(300);
 
+/// Pause before a look that the last one may have come too early for.
+const AGAIN_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The streams' states, as they were looked at.
 pub(super) type View = Vec<(Arc<str>, StreamState)>;
 
@@ -75,6 +78,7 @@ where
         let mut leases = Vec::with_capacity(states.len());
         for (name, state) in states {
             if let Some(stream) = self.streams.get_mut(&name) {
+                stream.kin.update(&state.leases);
                 stream.look_for_children(&state.leases, now + self.worker.config().sync_interval);
                 leases.push(state.leases);
             }
@@ -108,6 +112,7 @@ where
             true => self.busy.next(worker.config().sync_interval),
             false => self.busy.over(worker.config().sync_interval),
         };
+        let pause = if std::mem::take(&mut self.look_again) { AGAIN_INTERVAL } else { pause };
         self.next_sync = next_restart.map_or(now + pause, |restart| restart.min(now + pause));
     }
 

@@ -57,6 +57,10 @@ where
         };
         let Some(stream) = self.streams.get(&lease.stream) else { return };
         let key = ShardKey::of(lease);
+        // A look may find a child that is ours before the task that adopted it has ended.
+        if self.running.contains_key(&key) {
+            return;
+        }
         // Whether a lease that an earlier process of ours had was moved lately is not known.
         let moved = lease.given || lease.owner.as_deref() == Some(self.worker.id());
         let orders = Orders::new(shutdown);
@@ -69,6 +73,7 @@ where
             lags: self.lags.clone(),
             orders: orders.clone(),
             progress: Arc::clone(&progress),
+            kin: stream.kin.clone(),
             state_writes: Arc::clone(&self.state_writes),
             tenure,
         };
@@ -126,7 +131,7 @@ where
         self.failed.remove(key);
         if children.adopted.len() < children.names.len() {
             self.worker.report_change();
-            self.next_sync = Instant::now();
+            self.look_soon();
         }
         if children.names.is_empty()
             && let Some(stream) = self.streams.get_mut(&key.stream)
