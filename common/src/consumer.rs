@@ -32,6 +32,7 @@ mod reader;
 mod kin;
 mod shard;
 mod concurrent;
+mod orphans;
 mod listings;
 mod audit;
 pub mod plan;

@@ -73,6 +73,11 @@ fn lot<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> u64 {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
+    mix(hash)
+}
+
+/// Spreads what differs in any bit over all of them (the last steps of SplitMix64).
+fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)

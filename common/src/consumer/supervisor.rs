@@ -177,6 +177,7 @@ where
         while let Some(ended) = self.tasks.join_next_with_id().await {
             self.task_ended(ended, shutdown);
         }
+        self.release_the_rest().await;
         while self.chores.join_next().await.is_some() {}
     }
 }

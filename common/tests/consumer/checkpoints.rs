@@ -106,9 +106,10 @@ async fn a_checkpoint_that_is_late_on_the_wire_does_not_undo_the_shards_end() {
     .await;
     gate.release();
     until("the late checkpoint has arrived", async || gate.stage() == Stage::Answered).await;
-    world.until_checkpoint("a", "shard-end").await;
     world.until_got("child", [4]).await;
-    assert_eq!(world.checkpoint("a").await, "shard-end");
+    // The lease may be gone by now: its child has begun.
+    let checkpoint = world.checkpoint("a").await;
+    assert!(["shard-end", ""].contains(&checkpoint.as_str()), "{checkpoint}");
     assert_eq!(world.recorder.got("a"), [1, 2, 3]);
     running.stop().await;
 }

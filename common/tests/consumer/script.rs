@@ -141,6 +141,11 @@ impl Script {
 }
 
 impl Scripted {
+    /// Whether reads gave out every record at least once, as far as counting tells.
+    pub(crate) fn is_read_whole(&self) -> bool {
+        self.records_read >= self.records.len()
+    }
+
     /// Appends a record, created now.
     pub(crate) fn put(&mut self, sequence: u64) {
         self.records.push(Record { sequence, created_ms: now_ms(), bytes: RECORD_BYTES });

@@ -5,7 +5,6 @@
 //! everything that the write it judges could depend on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -13,7 +12,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 /// Lines that are shown of a test that failed.
-const TAIL_LINES: usize = 400;
+const TAIL_LINES: usize = 200;
+const VIOLATION: &str = "VIOLATION";
 
 /// The journal. Cheap to clone.
 #[derive(Clone)]
@@ -111,13 +111,13 @@ impl Journal {
     pub(crate) fn delivered(&self, process: &str, shard: &str, record: u64) {
         let mut state = self.0.state.lock();
         let parents = state.shards.get(shard).map(|facts| facts.parents.clone()).unwrap_or_default();
-        for parent in parents.iter().filter(|parent| state.shards.contains_key(*parent)) {
-            if !state.ended.contains(parent) {
-                let what = format!("{process} got {shard}/{record} before the end of {parent} was in the table");
+        for parent in &parents {
+            if state.shards.contains_key(parent) && !state.ended.contains(parent) {
+                let what =
+                    format!("{process} got {shard}/{record} before the end of {parent} was in the table");
                 state.violation(self.0.start, what);
             }
         }
-        state.note(self.0.start, format!("{process} got {shard}/{record}"));
         state.deliveries.entry(shard.to_owned()).or_default().push((process.to_owned(), record));
     }
 
@@ -192,14 +192,24 @@ impl Journal {
         assert!(violations.is_empty(), "{violations:#?}");
     }
 
-    /// The last lines.
-    pub(crate) fn tail(&self) -> String {
+    /// What happened to the shards of the first violation, what happened before it, and the last lines.
+    pub(crate) fn story(&self) -> String {
         let state = self.0.state.lock();
         let mut text = String::new();
-        for line in state.lines.iter().skip(state.lines.len().saturating_sub(TAIL_LINES)) {
-            let _written = writeln!(text, "{line}");
+        let mut tell = |title: &str, lines: &mut dyn Iterator<Item = &String>| {
+            text.extend(["--- ", title, "\n"]);
+            lines.for_each(|line| text.extend([line, "\n"]));
+        };
+        let first = state.lines.iter().position(|line| line.contains(VIOLATION));
+        if let Some(first) = first {
+            let is_of_it = |shard: &&String| state.lines[first].contains(shard.as_str());
+            let shards: Vec<&String> = state.shards.keys().filter(is_of_it).collect();
+            let names_one = |line: &&String| shards.iter().any(|shard| line.contains(shard.as_str()));
+            tell("its shards", &mut state.lines[..=first].iter().filter(names_one));
+            tell("before it", &mut state.lines[first.saturating_sub(TAIL_LINES)..=first].iter());
         }
-        let _written = writeln!(text, "violations: {:#?}", state.violations);
+        tell("the last lines", &mut state.lines[state.lines.len().saturating_sub(TAIL_LINES)..].iter());
+        tell("violations", &mut state.violations.iter());
         text
     }
 }
@@ -210,7 +220,7 @@ impl State {
     }
 
     fn violation(&mut self, start: Instant, what: String) {
-        self.note(start, format!("VIOLATION: {what}"));
+        self.note(start, format!("{VIOLATION}: {what}"));
         self.violations.push(what);
     }
 

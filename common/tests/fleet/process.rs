@@ -21,8 +21,6 @@ use super::wire::Wire;
 
 /// A process. Dropping it is its sudden death.
 pub(crate) struct Process {
-    /// Its worker's name.
-    pub(crate) name: String,
     pub(crate) wire: Wire,
     orders: mpsc::Sender<Order>,
     ended: watch::Receiver<bool>,
@@ -53,7 +51,7 @@ impl Process {
     pub(crate) fn start(program: Program, wire: Wire) -> Self {
         let (orders, received) = mpsc::channel(4);
         let (ending, ended) = watch::channel(false);
-        let (name, address) = (program.name.clone(), wire.address);
+        let address = wire.address;
         let thread = std::thread::spawn(move || {
             let log = Log { journal: program.journal.clone(), process: program.process.clone() };
             let subscriber = tracing_subscriber::fmt()
@@ -74,7 +72,7 @@ impl Process {
             drop(runtime);
             ending.send_replace(true);
         });
-        Self { name, wire, orders, ended, thread: Some(thread) }
+        Self { wire, orders, ended, thread: Some(thread) }
     }
 
     fn order(&self, order: Order) {

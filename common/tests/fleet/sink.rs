@@ -55,11 +55,11 @@ impl Downstream {
 
     /// Takes nothing of the shard in until it is unblocked.
     pub(crate) fn block(&self, shard: &str) {
-        self.0.blocked.send_modify(|blocked| drop(blocked.insert(shard.to_owned())));
+        self.0.blocked.send_modify(|blocked| blocked.extend([shard.to_owned()]));
     }
 
     pub(crate) fn unblock(&self, shard: &str) {
-        self.0.blocked.send_modify(|blocked| drop(blocked.remove(shard)));
+        self.0.blocked.send_modify(|blocked| blocked.retain(|other| other != shard));
     }
 
     /// Takes records of the shard in and does not acknowledge them until it is released.
@@ -83,7 +83,7 @@ impl Sink {
     async fn wait_for_room(&self, shard: &str) {
         let Downstream(shared) = &self.downstream;
         let mut blocked = shared.blocked.subscribe();
-        let _unblocked = blocked.wait_for(|blocked| !blocked.contains(shard)).await;
+        drop(blocked.wait_for(|blocked| !blocked.contains(shard)).await);
         let slow_ms = {
             let state = &mut *shared.state.lock();
             if state.random.f64() < state.slow { state.random.u64(0..50) } else { 0 }
@@ -112,6 +112,8 @@ impl Processor for Sink {
 
     async fn process(&self, _stream: &str, shard: &str, deliveries: Vec<Delivery<u64>>) {
         self.wait_for_room(shard).await;
+        let records: Vec<u64> = deliveries.iter().map(|delivery| delivery.record.body).collect();
+        self.journal.note(format!("{} got {shard}/{records:?}", self.process));
         for Delivery { record, ack } in deliveries {
             self.take_in(shard, record.body, ack);
         }

@@ -20,7 +20,7 @@ pub(crate) struct View {
     pub(crate) process: String,
     pub(crate) journal: Journal,
     pub(crate) trouble: Trouble,
-    /// What the last listing lacked: the next one has it.
+    /// What one listing lacked: the others have it.
     pub(crate) hidden: Mutex<HashSet<String>>,
 }
 
@@ -32,10 +32,14 @@ struct State {
     odds: Odds,
     random: fastrand::Rng,
     stalled_once: HashSet<String>,
+    hidden_once: HashSet<String>,
+    disabled: bool,
+    forgotten: bool,
+    silent_retention: Option<Duration>,
 }
 
 /// How likely each is, from 0 to 1.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Odds {
     /// A read is throttled.
     pub(crate) throttled: f64,
@@ -50,7 +54,15 @@ pub(crate) struct Odds {
 impl Trouble {
     pub(crate) fn new(seed: u64) -> Self {
         let (odds, random) = (Odds::default(), fastrand::Rng::with_seed(seed));
-        Self(Arc::new(Mutex::new(State { odds, random, stalled_once: HashSet::new() })))
+        Self(Arc::new(Mutex::new(State {
+            odds,
+            random,
+            stalled_once: HashSet::new(),
+            hidden_once: HashSet::new(),
+            disabled: false,
+            forgotten: false,
+            silent_retention: None,
+        })))
     }
 
     pub(crate) fn odds(&self, odds: Odds) {
@@ -60,6 +72,36 @@ impl Trouble {
     /// The next read of the shard never returns.
     pub(crate) fn stall_once(&self, shard: &str) {
         self.0.lock().stalled_once.insert(shard.to_owned());
+    }
+
+    /// The next listing lacks the shard.
+    pub(crate) fn hide_once(&self, shard: &str) {
+        self.0.lock().hidden_once.insert(shard.to_owned());
+    }
+
+    /// Whether that listing was made.
+    pub(crate) fn has_hidden(&self, shard: &str) -> bool {
+        !self.0.lock().hidden_once.contains(shard)
+    }
+
+    fn hides(&self, shard: &str) -> bool {
+        let once = self.0.lock().hidden_once.remove(shard);
+        once || self.happens(|odds| odds.hidden)
+    }
+
+    /// The streams were disabled.
+    pub(crate) fn disable(&self) {
+        self.0.lock().disabled = true;
+    }
+
+    /// The service does not know the streams any more.
+    pub(crate) fn forget(&self) {
+        self.0.lock().forgotten = true;
+    }
+
+    /// Records are kept for so long, and who asks for older ones is not told.
+    pub(crate) fn retain_silently(&self, retention: Duration) {
+        self.0.lock().silent_retention = Some(retention);
     }
 
     /// Whether that read has come.
@@ -74,7 +116,10 @@ impl Trouble {
 
     fn call(&self) -> Result<(), CallError> {
         match () {
-            () if self.happens(|odds| odds.throttled) => Err(error(Class::Throttled, "LimitExceededException")),
+            () if self.0.lock().forgotten => Err(error(Class::NotFound, "ResourceNotFoundException")),
+            () if self.happens(|odds| odds.throttled) => {
+                Err(error(Class::Throttled, "LimitExceededException"))
+            }
             () if self.happens(|odds| odds.failed) => Err(error(Class::Transient, "InternalServerError")),
             () => Ok(()),
         }
@@ -82,21 +127,17 @@ impl Trouble {
 }
 
 impl View {
-    /// Leaves shards out, but none that was left out the last time.
-    fn inconsistent(&self, mut listing: Listing) -> Listing {
+    /// Leaves shards out, but none that was left out before.
+    fn inconsistent(&self, listing: Listing) -> Listing {
         let mut hidden = self.hidden.lock();
-        let before = std::mem::take(&mut *hidden);
-        listing.shards.retain(|shard| {
-            let hide = !before.contains(&shard.id) && self.trouble.happens(|odds| odds.hidden);
-            if hide {
-                hidden.insert(shard.id.clone());
-            }
-            !hide
-        });
-        if !hidden.is_empty() {
-            self.journal.note(format!("{} lists all but {hidden:?}", self.process));
+        let hides = |shard: &Shard| !hidden.contains(&shard.id) && self.trouble.hides(&shard.id);
+        let (lacking, shards): (Vec<Shard>, Vec<Shard>) = listing.shards.into_iter().partition(hides);
+        let lacking: Vec<String> = lacking.into_iter().map(|shard| shard.id).collect();
+        if !lacking.is_empty() {
+            self.journal.note(format!("{} lists all but {lacking:?}", self.process));
         }
-        listing
+        hidden.extend(lacking);
+        Listing { shards, ..listing }
     }
 }
 
@@ -112,17 +153,20 @@ impl StreamSource for View {
     }
 
     fn silent_retention(&self) -> Option<Duration> {
-        self.script.silent_retention()
+        self.trouble.0.lock().silent_retention
     }
 
     async fn shards(&self) -> Result<Listing, CallError> {
         self.trouble.call()?;
-        Ok(self.inconsistent(self.script.shards().await?))
+        let shards = self.script.shards().await?.shards;
+        let disabled = self.trouble.0.lock().disabled;
+        Ok(self.inconsistent(Listing { shards, disabled }))
     }
 
     async fn children(&self, parent: &str) -> Result<Listing, CallError> {
         self.trouble.call()?;
         let mut listing = self.script.children(parent).await?;
+        listing.disabled = self.trouble.0.lock().disabled;
         listing.shards.retain(|_: &Shard| !self.trouble.happens(|odds| odds.hidden));
         Ok(listing)
     }
@@ -132,8 +176,9 @@ impl StreamSource for View {
         self.journal.note(format!("{} asks for an iterator of {shard} from {from}", self.process));
         if from.is_end() {
             self.journal.violation(format!("{} reads {shard}, which is finished", self.process));
+            return Err(error(Class::Permanent, "ValidationException").into());
         }
-        self.script.iterator(shard, from).await
+        self.script.with(shard, |scripted| scripted.iterator(shard, from))
     }
 
     async fn read(&self, shard: &str, iterator: &str) -> Result<Page<u64>, SourceError> {

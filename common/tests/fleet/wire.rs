@@ -22,7 +22,7 @@ pub(crate) struct Wire {
 }
 
 /// How likely a request is to meet each of these, from 0 to 1.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Weather {
     /// It is lost before it arrives.
     pub(crate) lost: f64,
@@ -119,7 +119,7 @@ async fn relay(mut client: BufStream<TcpStream>, shared: Arc<Shared>) -> std::io
     while let Some(request) = Message::read(&mut client).await? {
         let answer = match shared.fate(&request).await {
             Fate::Lost => return Ok(()),
-            Fate::Throttled => THROTTLED.as_bytes().to_vec(),
+            Fate::Throttled => throttled(),
             Fate::Passed { answer_lost } => {
                 // It arrives even if its sender has given up.
                 let answer = shared.forward(&request, &mut table).await?;
@@ -135,9 +135,11 @@ async fn relay(mut client: BufStream<TcpStream>, shared: Arc<Shared>) -> std::io
     Ok(())
 }
 
-const THROTTLED: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.0\r\n\
-    content-length: 107\r\n\r\n\
-    {\"__type\":\"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException\",\"message\":\"slow down..\"}";
+fn throttled() -> Vec<u8> {
+    let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException"}"#;
+    let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.0";
+    format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
 
 impl Shared {
     async fn fate(&self, request: &Message) -> Fate {
@@ -152,7 +154,7 @@ impl Shared {
         let mut held = self.held.subscribe();
         if held.borrow().as_ref().is_some_and(|needle| has(needle)) {
             self.waiting.send_modify(|waiting| *waiting += 1);
-            let _released = held.wait_for(Option::is_none).await;
+            drop(held.wait_for(Option::is_none).await);
             self.waiting.send_modify(|waiting| *waiting -= 1);
         }
     }

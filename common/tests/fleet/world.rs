@@ -74,8 +74,8 @@ impl World {
     pub(crate) async fn seeded(seed: u64) -> Self {
         let table = Table::start().await;
         Self {
+            script: Script::new(table.store.clone()),
             table,
-            script: Script::without_table(),
             journal: Journal::new(),
             trouble: Trouble::new(seed),
             downstream: Downstream::new(seed ^ 1),
@@ -142,7 +142,8 @@ impl World {
         };
         let subscriptions = streams.iter().map(subscription).collect();
         let journal = self.journal.clone();
-        let wire = Wire::start(&process, self.table.address, journal.clone(), self.seed ^ (number << 8)).await;
+        let wire =
+            Wire::start(&process, self.table.address, journal.clone(), self.seed ^ (number << 8)).await;
         Process::start(Program { process, name: name.to_owned(), config, subscriptions, journal }, wire)
     }
 
@@ -219,7 +220,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {}\n{}", self.seed, self.journal.tail());
+            eprintln!("seed {}\n{}", self.seed, self.journal.story());
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
-use super::{Member, busy_bytes_per_s_min, lot};
+use super::{Member, busy_bytes_per_s_min, lot, mix};
 
 /// A lease that nobody has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +144,7 @@ impl<'a> Split<'a> {
         let (busy, idle) = leases.split_at_mut(busy);
         self.spread(busy, By::Throughput);
         self.spread(idle, By::Count);
+        self.deal(idle);
         if leases.iter().any(|lease| lease.taker.is_none()) {
             Shift::new(self, &mut leases).run();
         }
@@ -160,6 +161,32 @@ impl<'a> Split<'a> {
         for lease in leases {
             if let Some(bids) = heaps.get_mut(lease.kind) {
                 lease.taker = self.next_taker(bids, by, float(lease.free.bytes_per_s));
+            }
+        }
+    }
+
+    /// Deals leases anew, to each taker as many of each kind as it was given: each lease to the one with the highest
+    /// lot for it that has not got its number yet.
+    ///
+    /// Views of different moments lack some of the leases. Were they dealt in turn, each that is lacking would
+    /// shift all that follow, and everybody would claim what is meant for another.
+    fn deal(&self, leases: &mut [Meant<'a>]) {
+        let mut numbers: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        for lease in leases.iter() {
+            if let Some(taker) = lease.taker {
+                *numbers.entry((lease.kind, taker)).or_default() += 1;
+            }
+        }
+        let lots: Vec<u64> = self.takers.iter().map(|taker| lot([taker.member.id.as_bytes()])).collect();
+        for lease in leases.iter_mut().filter(|lease| lease.taker.is_some()) {
+            let drawn = lot([lease.free.stream, lease.free.shard].map(str::as_bytes));
+            let open = numbers.range_mut((lease.kind, 0)..=(lease.kind, usize::MAX));
+            let highest = open
+                .filter(|(_, number)| **number > 0)
+                .max_by_key(|((_, taker), _)| mix(drawn ^ lots.get(*taker).copied().unwrap_or_default()));
+            if let Some(((_, taker), number)) = highest {
+                *number -= 1;
+                lease.taker = Some(*taker);
             }
         }
     }

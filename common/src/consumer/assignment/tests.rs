@@ -655,3 +655,32 @@ fn a_stranger_and_a_leaving_worker_do_nothing() {
     }
     assert_eq!(without_room(&[], &free), 1);
 }
+
+#[test]
+fn views_of_different_moments_lead_to_few_claims_on_the_same_lease() {
+    let mut fleet = plain_fleet(&[1, 1, 1, 1], (0..4_000).map(|_| 0));
+    for lease in &mut fleet.leases {
+        lease.owner = None;
+    }
+    let claimed = |fleet: &Fleet, worker: usize| -> BTreeSet<String> {
+        let mut members = fleet.workers.clone();
+        for (place, member) in members.iter_mut().enumerate() {
+            member.leases = fleet.owned_by(place).count();
+        }
+        let free = fleet.free_leases();
+        let claims = claim(&members[worker].id, &members, &free, &vec![false; free.len()], CLAIMS_MAX);
+        claims.into_iter().map(|index| free[index].shard.to_owned()).collect()
+    };
+    let early = claimed(&fleet, 0);
+    for (worker, later) in [(1, 2), (2, 3), (3, 1)] {
+        let taken = claimed(&fleet, worker);
+        for lease in fleet.leases.iter_mut().filter(|lease| taken.contains(&lease.shard)) {
+            lease.owner = Some(worker);
+        }
+        let collisions = claimed(&fleet, later).intersection(&early).count();
+        assert!(
+            collisions <= CLAIMS_MAX / 20,
+            "{collisions} of {CLAIMS_MAX} when {worker} had claimed its part"
+        );
+    }
+}

@@ -14,11 +14,15 @@ use super::super::audit::{Audit, AuditError, Audited};
 use super::super::kin::Kin;
 use super::super::lineage::Lineage;
 use super::super::listings::Listings;
+use super::super::orphans::find_children;
 use super::super::processor::Processor;
 use super::super::source::StreamSource;
 use super::super::store::Lease;
 use super::super::worker::WorkerConfig;
 use super::{Consumer, Subscription};
+
+/// Finished shards whose children are looked for one by one: more of them are sooner found by a listing.
+const ORPHANS_MAX: usize = 20;
 
 /// A stream that is consumed.
 pub(super) struct Stream<S, P> {
@@ -30,7 +34,9 @@ pub(super) struct Stream<S, P> {
     listings: Arc<Listings>,
     disabled: bool,
     /// Finished shards without a child, as last seen.
-    childless: usize,
+    childless: BTreeSet<String>,
+    /// The search for the children of some of them.
+    seeking: Option<AbortHandle>,
     /// Looks that are repeated soon, for what the last one did not find.
     repeats: u32,
     auditing: Option<AbortHandle>,
@@ -48,8 +54,7 @@ where
         let now = Instant::now();
         let (members, config) = (self.worker.members(), self.worker.config());
         for (name, stream) in &mut self.streams {
-            let reads = |member: &&Member| !member.leaving && member.streams.contains(&**name);
-            let is_auditor = members.iter().find(reads).is_some_and(|first| first.id == self.worker.id());
+            let is_auditor = is_auditor(self.worker.id(), name, &members);
             let missing = self.failed.iter().filter(|(key, failed)| key.stream == *name && failed.not_found);
             let not_found: BTreeSet<String> = missing.map(|(key, _)| key.shard.to_string()).collect();
             let is_ours = is_auditor || !not_found.is_empty();
@@ -75,6 +80,17 @@ where
             let task = self.audits.spawn(audit.run());
             self.auditing.insert(task.id(), Arc::clone(name));
             stream.auditing = Some(task);
+        }
+    }
+
+    /// Looks for the children of finished shards that nobody looks after, if that is ours to do.
+    pub(super) fn seek(&mut self, name: &str, orphans: Vec<Lease>, members: &[Member]) {
+        let is_auditor = is_auditor(self.worker.id(), name, members);
+        let Some(stream) = self.streams.get_mut(name) else { return };
+        let is_seeking = stream.seeking.as_ref().is_some_and(|seeking| !seeking.is_finished());
+        if is_auditor && !is_seeking && !orphans.is_empty() {
+            let seeking = find_children(Arc::clone(&stream.source), Arc::clone(&self.worker), orphans);
+            stream.seeking = Some(self.chores.spawn(seeking));
         }
     }
 
@@ -135,7 +151,8 @@ impl<S, P> Stream<S, P> {
             superseded: subscription.superseded,
             listings: Arc::default(),
             disabled: false,
-            childless: 0,
+            childless: BTreeSet::new(),
+            seeking: None,
             repeats: 0,
             auditing: None,
             next_audit: first_audit,
@@ -148,15 +165,34 @@ impl<S, P> Stream<S, P> {
         self.next_audit = self.next_audit.min(at);
     }
 
-    /// More finished shards without a child than before, in a stream that goes on: the children are looked for by
-    /// `at`.
-    pub(super) fn look_for_children(&mut self, leases: &[Lease], at: Instant) {
-        let childless = Lineage::of(leases).without_children().count();
-        if !self.disabled && childless > self.childless {
+    /// Finished shards without a child, in a stream that goes on. More of them than before have the whole stream
+    /// listed by `at`. Returned are those that nobody looks after: their reader is not there any more, or has long
+    /// looked in vain.
+    pub(super) fn orphans(&mut self, leases: &[Lease], members: &[Member], at: Instant) -> Vec<Lease> {
+        if self.disabled {
+            return Vec::new();
+        }
+        let lineage = Lineage::of(leases);
+        let childless: BTreeSet<&str> = lineage.without_children().collect();
+        if childless.len() > self.childless.len() {
             self.audit_by(at);
         }
-        self.childless = childless;
+        let present = |owner: &str| members.iter().any(|member| member.id == owner && !member.leaving);
+        let is_looked_after = |lease: &Lease| {
+            lease.owner.as_deref().is_some_and(present) && !self.childless.contains(&*lease.shard)
+        };
+        let orphans =
+            leases.iter().filter(|lease| childless.contains(&*lease.shard) && !is_looked_after(lease));
+        let orphans = orphans.take(ORPHANS_MAX).cloned().collect();
+        self.childless = childless.into_iter().map(str::to_owned).collect();
+        orphans
     }
+}
+
+/// Whether `me` is the worker that looks after a stream as a whole: the first by name that reads it.
+fn is_auditor(me: &str, stream: &str, members: &[Member]) -> bool {
+    let reads = |member: &&Member| !member.leaving && member.streams.contains(stream);
+    members.iter().find(reads).is_some_and(|first| first.id == me)
 }
 
 /// The pause before the next full look: short at first when the last one lacked something.

@@ -15,7 +15,7 @@ use super::super::processor::Processor;
 use super::super::shard::Tenure;
 use super::super::source::StreamSource;
 use super::super::store::{Lease, Progressed, StoreError, StreamState};
-use super::Consumer;
+use super::{Consumer, WATCH_INTERVAL};
 
 /// Pause between two looks while something is under way: a worker stops, leases are left for others.
 const BUSY_INTERVAL: Duration = Duration::from_millis(300);
@@ -75,17 +75,17 @@ where
     /// Takes in the leases, decides, and does.
     fn decide(&mut self, states: View, shutdown: &CancellationToken) {
         let now = Instant::now();
-        let mut leases = Vec::with_capacity(states.len());
-        for (name, state) in states {
-            if let Some(stream) = self.streams.get_mut(&name) {
-                stream.kin.update(&state.leases);
-                stream.look_for_children(&state.leases, now + self.worker.config().sync_interval);
-                leases.push(state.leases);
-            }
-        }
-        self.report_load();
         let worker = Arc::clone(&self.worker);
         let members = worker.members();
+        let mut leases = Vec::with_capacity(states.len());
+        for (name, state) in states {
+            let Some(stream) = self.streams.get_mut(&name) else { continue };
+            stream.kin.update(&state.leases);
+            let orphans = stream.orphans(&state.leases, &members, now + worker.config().sync_interval);
+            self.seek(&name, orphans, &members);
+            leases.push(state.leases);
+        }
+        self.report_load();
         let someone_leaves = members.iter().any(|member| member.leaving);
         let paused = self.failed.iter().filter(|(_, failed)| failed.start_at > now);
         let next_restart = paused.clone().map(|(_, failed)| failed.start_at).min();
@@ -168,10 +168,31 @@ where
         });
     }
 
+    /// Gives up what is still this worker's when nothing runs any more: leases that were given to it as it stopped.
+    pub(super) async fn release_the_rest(&mut self) {
+        for name in self.streams.keys().cloned().collect::<Vec<_>>() {
+            match self.worker.store().stream_state(&name, true).await {
+                Ok(state) => {
+                    let mine = |lease: &Lease| lease.owner.as_deref() == Some(self.worker.id());
+                    let left: Vec<Lease> = state
+                        .leases
+                        .into_iter()
+                        .filter(|lease| mine(lease) && !lease.checkpoint.is_end())
+                        .collect();
+                    left.into_iter().for_each(|lease| self.release(lease));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "leases could not be looked through; what is left expires")
+                }
+            }
+        }
+    }
+
     /// Moves for balance wait until the last ones are done and everybody has told what they made of the load.
     fn may_give(&self, now: Instant) -> bool {
         let config = self.worker.config();
-        let settle = config.sync_interval.max(2 * config.heartbeat_interval);
+        // The receiver looks, takes, reads, and tells of it with its next heartbeat.
+        let settle = config.sync_interval.max(2 * config.heartbeat_interval) + 2 * WATCH_INTERVAL;
         self.gave_at.is_none_or(|at| now.duration_since(at) >= settle)
             && !self.running.values().any(|tending| tending.giving)
     }
