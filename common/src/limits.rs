@@ -44,7 +44,7 @@ pub const LISTING_PAGE_TRIES_MAX: u32 = 20;
 /// Calls to the state table that one worker makes at once when many leases change hands.
 pub const STATE_CALLS_IN_FLIGHT_MAX: usize = 32;
 /// Free leases that a worker claims at a look. Small enough that workers which start together share them.
-pub const CLAIMS_MAX: usize = 250;
+pub const CLAIMS_MAX: usize = 1_000;
 
 /// Tries to find the children of an ended shard before the next full listing: they appear late
 /// (awslabs/dynamodb-streams-kinesis-adapter asks up to ten times).

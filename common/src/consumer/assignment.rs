@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-pub use claims::{FreeLease, claim, without_room};
+pub use claims::{FreeLease, claim, takers, without_room};
 pub use moves::{HeldLease, Move, give};
 
 /// What a worker's heartbeat says about it.

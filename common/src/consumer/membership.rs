@@ -19,7 +19,7 @@ pub struct Membership {
     /// reach the table, must not take its own absence for that of the others.
     last: Option<Instant>,
     /// What the others are told apart by when something changed: who lives, and what they did.
-    digest: BTreeSet<(String, u64, bool, usize)>,
+    digest: BTreeSet<(String, u64, usize)>,
 }
 
 #[derive(Debug)]
@@ -73,11 +73,9 @@ impl Membership {
         changed
     }
 
-    fn digest(&self, lease_duration: Duration) -> BTreeSet<(String, u64, bool, usize)> {
+    fn digest(&self, lease_duration: Duration) -> BTreeSet<(String, u64, usize)> {
         let living = self.living(lease_duration);
-        living
-            .map(|(id, report)| (id.to_owned(), report.changes, report.leaving, report.streams.len()))
-            .collect()
+        living.map(|(id, report)| (id.to_owned(), report.changes, report.streams.len())).collect()
     }
 
     /// Whether a worker's heartbeat was seen to stand still for `lease_duration`. An owner that was never seen

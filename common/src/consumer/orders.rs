@@ -13,15 +13,17 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    /// None yet; the shard drains when the worker shuts down.
-    pub(super) fn new(shutdown: &CancellationToken) -> Self {
-        Self { drain: shutdown.child_token(), lost: CancellationToken::new(), to: Arc::default() }
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self { drain: CancellationToken::new(), lost: CancellationToken::new(), to: Arc::default() }
     }
 
-    /// Drain, and give the lease to this worker.
-    pub(super) fn give_to(&self, worker: &str) {
-        // The first order stands.
-        let _earlier = self.to.set(worker.to_owned());
+    /// Drain, and give the lease to this worker, or up.
+    pub(super) fn drain(&self, to: Option<&str>) {
+        if let Some(to) = to {
+            // The first order stands.
+            let _earlier = self.to.set(to.to_owned());
+        }
         self.drain.cancel();
     }
 

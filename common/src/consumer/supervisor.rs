@@ -54,6 +54,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause before the first full look at a stream.
 const AUDIT_DELAY_MAX: Duration = Duration::from_secs(1);
 
+/// Pause between two calls to the others to take what a stopping worker has released. Each has them all look.
+const DRAIN_NEWS_INTERVAL: Duration = Duration::from_millis(300);
+
 /// Consumes streams.
 pub struct Consumer<S, P> {
     worker: Arc<Worker>,
@@ -124,7 +127,7 @@ where
                 biased;
                 () = shutdown.cancelled() => {}
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended, &shutdown),
-                Some(looked) = self.looks.join_next() => self.looked(looked, &shutdown),
+                Some(looked) = self.looks.join_next() => self.looked(looked),
                 Some(audited) = self.audits.join_next_with_id() => self.audited(audited),
                 Some(_) = self.chores.join_next() => {}
                 Some(subscription) = subscriptions.recv() => self.subscribe(subscription),
@@ -174,8 +177,23 @@ where
         self.worker.report_leaving();
         self.audits.shutdown().await;
         self.looks.shutdown().await;
-        while let Some(ended) = self.tasks.join_next_with_id().await {
-            self.task_ended(ended, shutdown);
+        self.drain_all();
+        let mut news = tokio::time::interval(DRAIN_NEWS_INTERVAL);
+        let mut running = self.running.len();
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.tasks.join_next_with_id() => match ended {
+                    Some(ended) => self.task_ended(ended, shutdown),
+                    None => break,
+                },
+                _ = news.tick() => {
+                    if self.running.len() < running {
+                        running = self.running.len();
+                        self.worker.report_change();
+                    }
+                }
+            }
         }
         self.release_the_rest().await;
         while self.chores.join_next().await.is_some() {}

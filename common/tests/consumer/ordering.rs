@@ -1,7 +1,5 @@
 //! Parents before children.
 
-use warmcast_common::consumer::Checkpoint;
-
 use super::script::Script;
 use super::wait::until;
 use super::world::World;

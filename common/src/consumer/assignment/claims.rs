@@ -47,6 +47,19 @@ pub fn claim(
     claims
 }
 
+/// For whom each of the free leases is meant; `None` where nobody has room.
+pub fn takers(members: &[Member], free: &[FreeLease<'_>]) -> Vec<Option<String>> {
+    let mut takers = vec![None; free.len()];
+    let split = Split::new(members, free);
+    for lease in &split.leases {
+        let taker = lease.taker.and_then(|taker| split.takers.get(taker));
+        if let Some(place) = takers.get_mut(lease.index) {
+            *place = taker.map(|taker| taker.member.id.clone());
+        }
+    }
+    takers
+}
+
 /// Free leases that no member has room for, by the streams they read and their `leases_max`: how many. They stay
 /// unowned until someone gives the fleet more room, so the caller alarms.
 pub fn without_room(members: &[Member], free: &[FreeLease<'_>]) -> usize {

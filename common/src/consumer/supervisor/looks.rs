@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::task::JoinError;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::limits::CLAIMS_MAX;
 
@@ -50,15 +49,11 @@ where
         });
     }
 
-    pub(super) fn looked(
-        &mut self,
-        looked: Result<Result<View, StoreError>, JoinError>,
-        shutdown: &CancellationToken,
-    ) {
+    pub(super) fn looked(&mut self, looked: Result<Result<View, StoreError>, JoinError>) {
         let failed = match looked {
             Ok(Ok(states)) => {
                 self.errors.reset();
-                return self.decide(states, shutdown);
+                return self.decide(states);
             }
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
@@ -73,7 +68,7 @@ where
     }
 
     /// Takes in the leases, decides, and does.
-    fn decide(&mut self, states: View, shutdown: &CancellationToken) {
+    fn decide(&mut self, states: View) {
         let now = Instant::now();
         let worker = Arc::clone(&self.worker);
         let members = worker.members();
@@ -86,7 +81,6 @@ where
             leases.push(state.leases);
         }
         self.report_load();
-        let someone_leaves = members.iter().any(|member| member.leaving);
         let paused = self.failed.iter().filter(|(_, failed)| failed.start_at > now);
         let next_restart = paused.clone().map(|(_, failed)| failed.start_at).min();
         let situation = Situation {
@@ -106,8 +100,8 @@ where
             may_give: self.may_give(now),
         };
         let plan = plan(situation, &mut self.free_since);
-        let more = plan.start.len() >= CLAIMS_MAX || plan.left > plan.without_room || someone_leaves;
-        self.carry_out(plan, shutdown);
+        let more = plan.start.len() >= CLAIMS_MAX || plan.left > plan.without_room;
+        self.carry_out(plan);
         let pause = match more {
             true => self.busy.next(worker.config().sync_interval),
             false => self.busy.over(worker.config().sync_interval),
@@ -116,7 +110,7 @@ where
         self.next_sync = next_restart.map_or(now + pause, |restart| restart.min(now + pause));
     }
 
-    fn carry_out(&mut self, plan: Plan, shutdown: &CancellationToken) {
+    fn carry_out(&mut self, plan: Plan) {
         for key in &plan.lost {
             if let Some(tending) = self.running.get(key) {
                 tending.orders.lose();
@@ -126,7 +120,7 @@ where
             tracing::info!(leases = plan.start.len(), left = plan.left, "taking leases");
         }
         for lease in plan.start {
-            self.tend(Tenure::Claimed(lease), shutdown);
+            self.tend(Tenure::Claimed(lease));
         }
         for lease in plan.surplus {
             self.release(lease);
@@ -138,7 +132,7 @@ where
         for (key, to) in plan.give {
             if let Some(tending) = self.running.get_mut(&key) {
                 tending.giving = true;
-                tending.orders.give_to(&to);
+                tending.orders.drain(Some(&to));
             }
         }
         if plan.without_room > 0

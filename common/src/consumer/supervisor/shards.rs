@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::retry::Backoff;
 
+use super::super::assignment::{FreeLease, takers};
 use super::super::orders::Orders;
 use super::super::outcome::{Children, ShardExit, ShardFailure};
 use super::super::plan::{Running, ShardKey};
@@ -49,7 +50,7 @@ where
     P: Processor<Record = S::Record>,
 {
     /// Starts a shard's task.
-    pub(super) fn tend(&mut self, tenure: Tenure, shutdown: &CancellationToken) {
+    pub(super) fn tend(&mut self, tenure: Tenure) {
         let now = Instant::now();
         let (lease, epoch) = match &tenure {
             Tenure::Claimed(lease) => (lease, lease.epoch + 1),
@@ -63,7 +64,7 @@ where
         }
         // Whether a lease that an earlier process of ours had was moved lately is not known.
         let moved = lease.given || lease.owner.as_deref() == Some(self.worker.id());
-        let orders = Orders::new(shutdown);
+        let orders = Orders::new();
         let progress = Arc::new(Progress::new(lease.bytes_per_s, now));
         let task = ShardTask {
             source: Arc::clone(&stream.source),
@@ -119,7 +120,9 @@ where
             Ok(ShardExit::Drained(to)) => {
                 tracing::debug!(stream, shard, to, "shard drained and released");
                 self.failed.remove(&key);
-                self.worker.report_change();
+                if !shutdown.is_cancelled() {
+                    self.worker.report_change();
+                }
             }
             Ok(ShardExit::Ended(children)) => self.shard_ended(&key, children, shutdown),
             Err(failure) => self.shard_failed(key, &failure),
@@ -141,7 +144,7 @@ where
         for lease in children.adopted {
             match shutdown.is_cancelled() {
                 true => self.release(lease),
-                false => self.tend(Tenure::Taken(lease), shutdown),
+                false => self.tend(Tenure::Taken(lease)),
             }
         }
     }
@@ -190,6 +193,25 @@ where
         }
         self.report_load();
         self.audit();
+    }
+
+    /// Has every shard drain: each lease is meant for the worker that would claim it, which then need not compete for
+    /// it.
+    pub(super) fn drain_all(&mut self) {
+        let mut members = self.worker.members();
+        members.retain(|member| member.id != self.worker.id());
+        let running: Vec<(&ShardKey, &Tending)> = self.running.iter().collect();
+        let free: Vec<FreeLease<'_>> = running
+            .iter()
+            .map(|(key, tending)| FreeLease {
+                stream: &key.stream,
+                shard: &key.shard,
+                bytes_per_s: tending.progress.bytes_per_s(),
+            })
+            .collect();
+        for ((_, tending), taker) in running.iter().zip(takers(&members, &free)) {
+            tending.orders.drain(taker.as_deref());
+        }
     }
 
     pub(super) fn report_load(&self) {
