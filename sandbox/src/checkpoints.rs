@@ -19,6 +19,7 @@ use warmcast_proto::sequence::Sequence;
 
 use crate::daemon::STREAM;
 use crate::entry;
+use crate::kinesis::Kinesis;
 use crate::world::{KEY_ATTRIBUTE, Region, World};
 
 /// Answers of GetRecords in a row without a record, after which a shard's end is reached. The embedded servers
@@ -293,7 +294,18 @@ pub async fn read_kinesis(
     region: &Region,
     wanted: impl Fn(&str, &DecimalSequence) -> bool,
 ) -> Result<Vec<Source<Change>>, CheckError> {
-    let client = region.kinesis().client();
+    read_frames(region.kinesis(), wanted).await
+}
+
+/// Every record of the sandbox's stream in a Kinesis, unpacked; a shard is read until a record is not `wanted`.
+///
+/// # Errors
+/// Kinesis refuses, or a record is no frame.
+pub async fn read_frames(
+    kinesis: &Kinesis,
+    wanted: impl Fn(&str, &DecimalSequence) -> bool,
+) -> Result<Vec<Source<Change>>, CheckError> {
+    let client = kinesis.client();
     let shards = client.list_shards().stream_name(STREAM).send().await.map_err(service("list shards"))?;
     let mut records = Vec::new();
     'shards: for shard in shards.shards() {

@@ -21,8 +21,8 @@ const STATS_INTERVAL_MS: u64 = 250;
 /// Keys hash into this many frames: at least the shards of a sandbox's stream.
 const BUCKETS: u32 = 16;
 const LINGER_MS: u64 = 20;
-/// A daemon that drains needs seconds; longer than this is a hang.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// A daemon ends by itself after its `shutdown.deadline_ms`, 25 s by default; longer than this is a hang.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a daemon could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -82,26 +82,57 @@ impl Daemon {
         tables: &[String],
         regions: &[Endpoint],
     ) -> Result<Self, DaemonError> {
-        let name = "aggregator".to_owned();
+        let worker = FleetWorker {
+            worker_id: "aggregator-1".to_owned(),
+            streams_endpoint: None,
+            from_trim_horizon: true,
+            timing: None,
+            stats_interval_ms: STATS_INTERVAL_MS,
+        };
+        Self::new_aggregator("aggregator", directory, dynamodb, tables, regions, worker)
+    }
+
+    /// An aggregator that is one of a fleet: named by its `worker_id`, as are its files.
+    ///
+    /// # Errors
+    /// Its files cannot be written.
+    pub fn fleet_aggregator(
+        directory: &Path,
+        dynamodb: Endpoint,
+        tables: &[String],
+        regions: &[Endpoint],
+        worker: FleetWorker,
+    ) -> Result<Self, DaemonError> {
+        let name = worker.worker_id.clone();
+        Self::new_aggregator(&name, directory, dynamodb, tables, regions, worker)
+    }
+
+    fn new_aggregator(
+        name: &str,
+        directory: &Path,
+        dynamodb: Endpoint,
+        tables: &[String],
+        regions: &[Endpoint],
+        worker: FleetWorker,
+    ) -> Result<Self, DaemonError> {
         let dead_letters = directory.join(format!("{name}-dead-letters"));
         let state_table = "warmcast-aggregator".to_owned();
+        let initial_position = if worker.from_trim_horizon { "trim-horizon" } else { "latest" };
         let config = AggregatorConfig {
-            worker_id: "aggregator-1".to_owned(),
-            dynamodb,
+            worker_id: worker.worker_id,
+            dynamodb: Master { endpoint: dynamodb, streams_endpoint: worker.streams_endpoint },
             state: State { table: state_table.clone(), create: true },
-            tables: tables
-                .iter()
-                .map(|table| (table.clone(), TableConfig { initial_position: "trim-horizon" }))
-                .collect(),
+            tables: tables.iter().map(|table| (table.clone(), TableConfig { initial_position })).collect(),
             regions: regions
                 .iter()
                 .map(|region| (region.region.clone(), RegionConfig::new(region)))
                 .collect(),
+            worker: worker.timing,
             batch: Batch { buckets: BUCKETS, linger_ms: LINGER_MS },
             dead_letters: DeadLetters { directory: dead_letters.clone() },
-            log: LogConfig::default(),
+            log: LogConfig { stats_interval_ms: worker.stats_interval_ms, ..LogConfig::default() },
         };
-        Self::new(name, "aggregator", directory, &config, state_table, dead_letters)
+        Self::new(name.to_owned(), "aggregator", directory, &config, state_table, dead_letters)
     }
 
     /// The cache-writer of the region of `kinesis`.
@@ -167,7 +198,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// `aggregator`, or `cache-writer-<region>`.
+    /// `aggregator`, `cache-writer-<region>`, or the name in a fleet.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -246,7 +277,7 @@ fn find_binary(name: &str) -> Result<PathBuf, DaemonError> {
 pub struct Endpoint {
     region: String,
     endpoint: String,
-    access_key_id: &'static str,
+    access_key_id: String,
     secret_access_key: &'static str,
 }
 
@@ -257,22 +288,66 @@ impl Endpoint {
         Self {
             region: region.to_owned(),
             endpoint: url.to_owned(),
-            access_key_id: CREDENTIAL,
+            access_key_id: CREDENTIAL.to_owned(),
             secret_access_key: CREDENTIAL,
         }
     }
+
+    /// The same with another access key id: local servers accept any, and may tell callers apart by it.
+    #[must_use]
+    pub fn signed_by(self, access_key_id: &str) -> Self {
+        Self { access_key_id: access_key_id.to_owned(), ..self }
+    }
+}
+
+/// What an aggregator is told when it is one of a fleet.
+#[derive(Clone, Debug)]
+pub struct FleetWorker {
+    /// Its name in the fleet.
+    pub worker_id: String,
+    /// Where DynamoDB Streams is, if it is not where DynamoDB is.
+    pub streams_endpoint: Option<String>,
+    /// Whether a stream that was never read is begun with its oldest record, or with what comes from now on.
+    pub from_trim_horizon: bool,
+    /// Its `[worker]` section; without one, the defaults.
+    pub timing: Option<WorkerTiming>,
+    /// Pause between two reports of its counters.
+    pub stats_interval_ms: u64,
+}
+
+/// The keys of `[worker]` that a fleet's timing depends on, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkerTiming {
+    /// A worker whose heartbeat has stood still for so long is taken for dead.
+    pub lease_duration_ms: u64,
+    /// Pause between heartbeats.
+    pub heartbeat_interval_ms: u64,
+    /// The longest pause between two looks at the leases.
+    pub sync_interval_ms: u64,
+    /// The longest pause between two reads of an idle shard.
+    pub idle_poll_max_ms: u64,
 }
 
 #[derive(Serialize)]
 struct AggregatorConfig {
     worker_id: String,
-    dynamodb: Endpoint,
+    dynamodb: Master,
     state: State,
     tables: BTreeMap<String, TableConfig>,
     regions: BTreeMap<String, RegionConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<WorkerTiming>,
     batch: Batch,
     dead_letters: DeadLetters,
     log: LogConfig,
+}
+
+#[derive(Serialize)]
+struct Master {
+    #[serde(flatten)]
+    endpoint: Endpoint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streams_endpoint: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -308,7 +383,7 @@ impl RegionConfig {
     fn new(endpoint: &Endpoint) -> Self {
         let kinesis = RegionKinesis {
             endpoint: endpoint.endpoint.clone(),
-            access_key_id: endpoint.access_key_id,
+            access_key_id: endpoint.access_key_id.clone(),
             secret_access_key: endpoint.secret_access_key,
         };
         Self { stream: STREAM, kinesis }
@@ -318,7 +393,7 @@ impl RegionConfig {
 #[derive(Serialize)]
 struct RegionKinesis {
     endpoint: String,
-    access_key_id: &'static str,
+    access_key_id: String,
     secret_access_key: &'static str,
 }
 

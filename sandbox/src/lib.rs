@@ -1,7 +1,7 @@
 //! The whole world on one machine: the demo, the end-to-end tests, the benchmarks.
 //!
 //! The modules stand in the order in which they build on each other: child processes and servers first, then
-//! the [`world`] made of them, the traffic into it, what is seen at its end, and the two commands.
+//! the [`world`] made of them, the traffic into it, what is seen at its end, and the commands.
 
 mod log;
 mod process;
@@ -24,6 +24,7 @@ mod rate;
 pub mod screen;
 pub mod demo;
 pub mod up;
+pub mod fleet;
 
 pub use log::{LineMissing, Log, Stats};
 pub use process::{Process, ProcessError};

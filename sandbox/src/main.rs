@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_sandbox::demo::{self, DemoError, DemoOptions};
 use warmcast_sandbox::dynamodb::Flavour;
+use warmcast_sandbox::fleet::{self, FleetError, FleetOptions, Output, Scenario};
 use warmcast_sandbox::screen::Mode;
 use warmcast_sandbox::up;
 use warmcast_sandbox::workload::WorkloadOptions;
@@ -34,6 +35,8 @@ enum Command {
     Demo(DemoArgs),
     /// Bring up the world without traffic and keep it until SIGINT or SIGTERM.
     Up(UpArgs),
+    /// Measure a fleet of aggregators over thousands of shards: its start, losses, costs and restarts.
+    Fleet(FleetArgs),
 }
 
 #[derive(Debug, Args)]
@@ -89,6 +92,74 @@ struct DemoArgs {
     /// Refresh the screen in place, or print plain lines.
     #[arg(long, value_enum, default_value_t)]
     screen: Mode,
+}
+
+#[derive(Debug, Args)]
+struct FleetArgs {
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t)]
+    scenario: Scenario,
+    /// Shards that are open.
+    #[arg(long, default_value_t = 5_000)]
+    live: usize,
+    /// Shards that are listed for each open one, itself included.
+    #[arg(long, default_value_t = 7)]
+    generations: usize,
+    /// Aggregators, each a process.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// How often to measure; the figure is the median. The cold start and the idle fleet are measured once.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// How long to watch the idle fleet.
+    #[arg(long, default_value_t = 60)]
+    idle_s: u64,
+    /// The workers' lease duration.
+    #[arg(long, default_value_t = 10_000)]
+    lease_duration_ms: u64,
+    /// The pause between their heartbeats.
+    #[arg(long, default_value_t = 3_000)]
+    heartbeat_interval_ms: u64,
+    /// The longest pause between two of their looks at the leases.
+    #[arg(long, default_value_t = 10_000)]
+    sync_interval_ms: u64,
+    /// The longest pause between two reads of an idle shard. The aggregator's default of 500 is too much work for
+    /// one small machine that also plays the service.
+    #[arg(long, default_value_t = 5_000)]
+    idle_poll_max_ms: u64,
+    /// Records a second during the rolling restart.
+    #[arg(long, default_value_t = 2_000)]
+    records_per_second: u64,
+    /// How many of the shards get these records.
+    #[arg(long, default_value_t = 300)]
+    loaded_shards: usize,
+    /// Bytes of the items in these records.
+    #[arg(long, default_value_t = 300)]
+    image_bytes: usize,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl FleetArgs {
+    fn options(&self) -> FleetOptions {
+        FleetOptions {
+            scenario: self.scenario,
+            live: self.live,
+            generations: self.generations,
+            workers: self.workers,
+            runs: self.runs,
+            idle: Duration::from_secs(self.idle_s),
+            lease_duration_ms: self.lease_duration_ms,
+            heartbeat_interval_ms: self.heartbeat_interval_ms,
+            sync_interval_ms: self.sync_interval_ms,
+            idle_poll_max_ms: self.idle_poll_max_ms,
+            records_per_second: self.records_per_second,
+            loaded_shards: self.loaded_shards,
+            image_bytes: self.image_bytes,
+            output: self.output,
+        }
+    }
 }
 
 impl WorldArgs {
@@ -153,6 +224,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             up::run(&args.world.options(), &args.endpoints, stop).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Fleet(args) => match fleet::run(args.options(), stop).await {
+            Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
+            Ok(_) => Ok(ExitCode::FAILURE),
+            Err(error @ FleetError::Interrupted) => {
+                tracing::error!("{error}");
+                Ok(ExitCode::from(130))
+            }
+            Err(error) => Err(error.into()),
+        },
     }
 }
 

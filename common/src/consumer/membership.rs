@@ -26,6 +26,8 @@ pub struct Membership {
 struct Seen {
     /// `None` for an owner of leases whose heartbeat was not read yet, or was removed.
     heartbeat: Option<Heartbeat>,
+    /// Its heartbeat was removed: it has stopped, and what it still owns was given to it as it did.
+    left: bool,
     /// When it was last seen to change.
     at: Instant,
     /// When the process, or what it can read, was last seen to change.
@@ -49,11 +51,11 @@ impl Membership {
         let present: BTreeSet<&str> = heartbeats.iter().map(|beat| beat.worker.as_str()).collect();
         for (worker, seen) in &mut self.workers {
             if seen.heartbeat.is_some() && !present.contains(worker.as_str()) {
-                *seen = Seen { heartbeat: None, at: now, streams_at: now };
+                *seen = Seen { heartbeat: None, left: true, at: now, streams_at: now };
             }
         }
         for beat in heartbeats {
-            let fresh = || Seen { heartbeat: Some(beat.clone()), at: now, streams_at: now };
+            let fresh = || Seen { heartbeat: Some(beat.clone()), left: false, at: now, streams_at: now };
             let seen = self.workers.entry(beat.worker.clone()).or_insert_with(fresh);
             let Some(last) = &seen.heartbeat else {
                 *seen = fresh();
@@ -78,12 +80,12 @@ impl Membership {
         living.map(|(id, report)| (id.to_owned(), report.changes, report.streams.len())).collect()
     }
 
-    /// Whether a worker's heartbeat was seen to stand still for `lease_duration`. An owner that was never seen
-    /// may have been announced after the last look, so its time begins now.
+    /// Whether a worker's heartbeat was seen to stand still for `lease_duration`, or to be removed. An owner that was
+    /// never seen may have been announced after the last look, so its time begins now.
     pub fn is_expired(&mut self, worker: &str, now: Instant, lease_duration: Duration) -> bool {
-        let unseen = Seen { heartbeat: None, at: now, streams_at: now };
+        let unseen = Seen { heartbeat: None, left: false, at: now, streams_at: now };
         let seen = self.workers.entry(worker.to_owned()).or_insert(unseen);
-        self.last.is_some_and(|last| last.saturating_duration_since(seen.at) >= lease_duration)
+        seen.left || self.last.is_some_and(|last| last.saturating_duration_since(seen.at) >= lease_duration)
     }
 
     /// Whether a worker lives but was seen for `lease_duration` not to read `stream`: its configuration lacks it.
@@ -209,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_that_was_removed_makes_no_member_and_expires() {
+    fn a_worker_that_removed_its_heartbeat_is_no_member_and_owns_nothing() {
         let mut observer = Observer::new();
         observer.sees(0, &[beat("w", 7)]);
         observer.sees(1, &[]);
         assert_eq!(observer.members(), ["me"]);
-        assert!(!observer.expired(2));
-        observer.sees(16, &[]);
-        assert!(observer.expired(16));
+        assert!(observer.expired(1));
+        observer.sees(2, &[beat("w", 1)]);
+        assert!(!observer.expired(2), "it is back");
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
+use super::store::Recipient;
+
 /// The orders for one task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Orders {
     drain: CancellationToken,
     lost: CancellationToken,
-    to: Arc<OnceLock<String>>,
+    to: Arc<OnceLock<(String, bool)>>,
 }
 
 impl Orders {
@@ -18,11 +20,11 @@ impl Orders {
         Self { drain: CancellationToken::new(), lost: CancellationToken::new(), to: Arc::default() }
     }
 
-    /// Drain, and give the lease to this worker, or up.
-    pub(super) fn drain(&self, to: Option<&str>) {
+    /// Drain, and give the lease up, or to this worker.
+    pub(super) fn drain(&self, to: Option<Recipient<'_>>) {
         if let Some(to) = to {
             // The first order stands.
-            let _earlier = self.to.set(to.to_owned());
+            let _earlier = self.to.set((to.worker.to_owned(), to.for_balance));
         }
         self.drain.cancel();
     }
@@ -38,8 +40,8 @@ impl Orders {
     }
 
     /// To whom the lease goes, if to anyone.
-    pub(super) fn recipient(&self) -> Option<&str> {
-        self.to.get().map(String::as_str)
+    pub(super) fn recipient(&self) -> Option<Recipient<'_>> {
+        self.to.get().map(|(worker, for_balance)| Recipient { worker, for_balance: *for_balance })
     }
 
     /// Waits until the lease is lost.

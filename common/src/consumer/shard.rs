@@ -237,7 +237,7 @@ where
         let to = self.task.orders.recipient();
         let store = self.task.worker.store();
         self.insist(|| store.release_lease(&self.lease, last.as_ref(), self.progressed(), to)).await?;
-        Ok(to.map(str::to_owned))
+        Ok(to.map(|to| to.worker.to_owned()))
     }
 
     /// Repeats a write until it is made or refused. The daemon's shutdown deadline is what ends it otherwise.

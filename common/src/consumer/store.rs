@@ -29,7 +29,7 @@ use crate::config::Section;
 use crate::retry::{Backoff, Class};
 
 pub use generation::{Generation, next_generation};
-pub use lease::{Begin, Lease, Progressed};
+pub use lease::{Begin, Lease, Progressed, Recipient};
 pub use stream::StreamState;
 pub use workers::{Heartbeat, Report};
 

@@ -55,7 +55,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const AUDIT_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Pause between two calls to the others to take what a stopping worker has released. Each has them all look.
-const DRAIN_NEWS_INTERVAL: Duration = Duration::from_millis(300);
+const DRAIN_NEWS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Consumes streams.
 pub struct Consumer<S, P> {
@@ -72,7 +72,9 @@ pub struct Consumer<S, P> {
     looks: JoinSet<Result<View, StoreError>>,
     audits: JoinSet<Result<Audited, AuditError>>,
     auditing: HashMap<Id, Arc<str>>,
-    /// Small writes that nothing waits for.
+    /// Searches for the children of finished shards.
+    seeks: JoinSet<()>,
+    /// Small writes that nothing waits for until the end.
     chores: JoinSet<()>,
     errors: Backoff,
     next_sync: Instant,
@@ -103,6 +105,7 @@ where
             looks: JoinSet::new(),
             audits: JoinSet::new(),
             auditing: HashMap::new(),
+            seeks: JoinSet::new(),
             chores: JoinSet::new(),
             errors: Backoff::default(),
             next_sync: Instant::now(),
@@ -129,6 +132,7 @@ where
                 Some(ended) = self.tasks.join_next_with_id() => self.task_ended(ended, &shutdown),
                 Some(looked) = self.looks.join_next() => self.looked(looked),
                 Some(audited) = self.audits.join_next_with_id() => self.audited(audited),
+                Some(_) = self.seeks.join_next() => {}
                 Some(_) = self.chores.join_next() => {}
                 Some(subscription) = subscriptions.recv() => self.subscribe(subscription),
                 () = worker.changed() => {
@@ -177,6 +181,7 @@ where
         self.worker.report_leaving();
         self.audits.shutdown().await;
         self.looks.shutdown().await;
+        self.seeks.shutdown().await;
         self.drain_all();
         let mut news = tokio::time::interval(DRAIN_NEWS_INTERVAL);
         let mut running = self.running.len();

@@ -309,11 +309,9 @@ impl Simulation {
         for process in self.fleet.drain(..).flatten() {
             process.stop().await;
         }
-        // What was given to a worker that was about to leave is its until its time is over.
-        let released = world.leases().await.iter().all(|lease| lease.owner.is_none() || lease.given);
-        assert!(released, "{:#?}", world.leases().await);
         assert!(world.table.store.heartbeats().await.expect("heartbeats can be read").is_empty());
-        // Nobody who comes later begins anew with what is finished.
+        // Nobody who comes later begins anew with what is finished. What one that stopped handed to another that
+        // stopped as well is free after a lease's time.
         let last = world.start("w9", config()).await;
         world.assert_all_read().await;
         last.stop().await;

@@ -31,7 +31,7 @@ pub struct Lease {
     /// When everything that had come into the shard was last known to be done or on its way to the checkpoint: in
     /// milliseconds since the epoch; 0 if never. Tells a shard that was idle from one that was left alone.
     pub seen_ms: u64,
-    /// Its last owner gave it to this one for balance.
+    /// Its last owner gave it to this one for balance, and this one has not taken it up.
     pub given: bool,
 }
 
@@ -53,6 +53,15 @@ pub struct Progressed {
     pub bytes_per_s: u64,
     /// See [`Lease::seen_ms`].
     pub seen_ms: u64,
+}
+
+/// Who gets a lease that is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipient<'a> {
+    /// The worker.
+    pub worker: &'a str,
+    /// Whether it gets it for balance, and not because the owner stops.
+    pub for_balance: bool,
 }
 
 impl Lease {
@@ -183,7 +192,7 @@ impl StateStore {
         lease: &Lease,
         checkpoint: Option<&Checkpoint>,
         progressed: Progressed,
-        to: Option<&str>,
+        to: Option<Recipient<'_>>,
     ) -> Result<(), StoreError> {
         let mut values = progressed.values();
         let mut set = "SET bytes_per_s = :rate, seen_ms = :seen".to_owned();
@@ -196,9 +205,9 @@ impl StateStore {
             Some(to) => {
                 set.push_str(", #owner = :to, epoch = :new_epoch, given = :given");
                 values.extend([
-                    (":to", s(to)),
+                    (":to", s(to.worker)),
                     (":new_epoch", n(lease.epoch + 1)),
-                    (":given", AttributeValue::Bool(true)),
+                    (":given", AttributeValue::Bool(to.for_balance)),
                 ]);
             }
             None => set.push_str(" REMOVE #owner"),

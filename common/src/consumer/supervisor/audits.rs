@@ -90,7 +90,7 @@ where
         let is_seeking = stream.seeking.as_ref().is_some_and(|seeking| !seeking.is_finished());
         if is_auditor && !is_seeking && !orphans.is_empty() {
             let seeking = find_children(Arc::clone(&stream.source), Arc::clone(&self.worker), orphans);
-            stream.seeking = Some(self.chores.spawn(seeking));
+            stream.seeking = Some(self.seeks.spawn(seeking));
         }
     }
 

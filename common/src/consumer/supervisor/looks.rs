@@ -13,7 +13,7 @@ use super::super::plan::{Plan, Situation, plan};
 use super::super::processor::Processor;
 use super::super::shard::Tenure;
 use super::super::source::StreamSource;
-use super::super::store::{Lease, Progressed, StoreError, StreamState};
+use super::super::store::{Lease, Progressed, Recipient, StoreError, StreamState};
 use super::{Consumer, WATCH_INTERVAL};
 
 /// Pause between two looks while something is under way: a worker stops, leases are left for others.
@@ -132,7 +132,7 @@ where
         for (key, to) in plan.give {
             if let Some(tending) = self.running.get_mut(&key) {
                 tending.giving = true;
-                tending.orders.drain(Some(&to));
+                tending.orders.drain(Some(Recipient { worker: &to, for_balance: true }));
             }
         }
         if plan.without_room > 0

@@ -17,6 +17,7 @@ use super::super::processor::Processor;
 use super::super::progress::{Progress, Verdict};
 use super::super::shard::{ShardTask, Tenure};
 use super::super::source::StreamSource;
+use super::super::store::Recipient;
 use super::Consumer;
 
 /// The longest pause before a failed shard is started again.
@@ -62,8 +63,7 @@ where
         if self.running.contains_key(&key) {
             return;
         }
-        // Whether a lease that an earlier process of ours had was moved lately is not known.
-        let moved = lease.given || lease.owner.as_deref() == Some(self.worker.id());
+        let moved = lease.given;
         let orders = Orders::new();
         let progress = Arc::new(Progress::new(lease.bytes_per_s, now));
         let task = ShardTask {
@@ -210,7 +210,8 @@ where
             })
             .collect();
         for ((_, tending), taker) in running.iter().zip(takers(&members, &free)) {
-            tending.orders.drain(taker.as_deref());
+            let to = taker.as_deref().map(|worker| Recipient { worker, for_balance: false });
+            tending.orders.drain(to);
         }
     }
 
