@@ -78,7 +78,7 @@ const BEAT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// What one worker adds to the pause between two looks at all heartbeats.
 const OBSERVE_SHARE: Duration = Duration::from_millis(25);
 /// The least pause between two such looks.
-const OBSERVE_INTERVAL_MIN: Duration = Duration::from_millis(250);
+const OBSERVE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// A dead worker's heartbeat is removed after so many lease durations.
 const FORGET_AFTER_LEASES: u32 = 30;
 

@@ -11,8 +11,8 @@ use crate::streams::Operation;
 
 /// Shards of one page of DescribeStream (AWS: at most 100).
 const SHARDS_PER_PAGE: usize = 100;
-/// Pages a second that the aggregator asks for, below the limit of 10 which it shares.
-const PAGES_PER_SECOND: usize = 8;
+/// Pages a second that the aggregator asks for: one in 150 ms, below the limit of 10 which it shares.
+const PAGES_PER_SECOND: f64 = 1_000.0 / 150.0;
 /// What it may take beside listing and reading.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// AWS limits nothing about a warm start: it is ours.
@@ -23,7 +23,7 @@ pub(super) async fn cold(rig: &mut Rig, report: &mut Report) -> Result<(), Fleet
     report.scenario("cold start")?;
     let listed = rig.options.live * rig.options.generations;
     let pages = listed.div_ceil(SHARDS_PER_PAGE);
-    let paced = Duration::from_secs((pages / PAGES_PER_SECOND) as u64);
+    let paced = Duration::from_secs_f64(pages as f64 / PAGES_PER_SECOND);
     let since = rig.start_workers()?;
     let elapsed = rig.all_read(since, PATIENCE + 2 * paced).await?;
     report.figure(
@@ -36,10 +36,10 @@ pub(super) async fn cold(rig: &mut Rig, report: &mut Report) -> Result<(), Fleet
     let rate = rig.fake().describes_per_second_max(&rig.arn)?;
     report.note(format!(
         "{pages} pages list the {listed} shards: {:.1} s at the service's {DESCRIBES_PER_SECOND} DescribeStream a second, \
-         {:.1} s at the {PAGES_PER_SECOND} a second that a worker allows itself, with or without the limit; \
+         {:.1} s at the {PAGES_PER_SECOND:.1} a second that a worker allows itself, with or without the limit; \
          {describes} calls were made, at most {rate} in any second",
         pages as f64 / f64::from(DESCRIBES_PER_SECOND),
-        pages as f64 / PAGES_PER_SECOND as f64,
+        pages as f64 / PAGES_PER_SECOND,
     ))?;
     expect_balance(rig, report).await.map(|_| ())
 }

@@ -101,6 +101,9 @@ where
         };
         let plan = plan(situation, &mut self.free_since);
         let more = plan.start.len() >= CLAIMS_MAX || plan.left > plan.without_room;
+        if !plan.start.is_empty() {
+            self.busy = Busy::default();
+        }
         self.carry_out(plan);
         let pause = match more {
             true => self.busy.next(worker.config().sync_interval),
@@ -192,7 +195,7 @@ where
     }
 }
 
-/// The pauses between looks while there is more to do: short at first, and soon as long as any.
+/// The pauses between looks while there is more to do: short at first, and soon as long as any if nothing is taken.
 #[derive(Debug, Default)]
 pub(super) struct Busy {
     looks: u32,
