@@ -35,7 +35,8 @@ impl KinesisStream {
             .await
             .map_err(|error| CallError::new("DescribeStreamSummary", format!("stream {name}"), error))?;
         let summary = answer.stream_description_summary;
-        let retention = summary.as_ref().and_then(|summary| u64::try_from(summary.retention_period_hours).ok());
+        let retention =
+            summary.as_ref().and_then(|summary| u64::try_from(summary.retention_period_hours).ok());
         let retention = retention.map(|hours| Duration::from_secs(hours * 3_600));
         let (arn, created) = summary.map_or_else(
             || (name.to_owned(), 0),
