@@ -3,11 +3,9 @@
 
 use axum::Router;
 use axum::routing::post;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use warmcast_aggregator::change::ChangeMaker;
-
 use warmcast_aggregator::describes::Describes;
 use warmcast_aggregator::source::DynamoDbStream;
 use warmcast_aggregator::table::KeySchema;
