@@ -10,10 +10,10 @@ SETUP := sandbox/setup.sh
 DENY := .tools/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet test lint fmt
+.PHONY: help demo fleet bench-reader test lint fmt
 
 help: ## List these targets.
-	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
 demo: ## Real updates from a table to Redis in two regions, compared at the end. DYNAMODB=local for Amazon's own.
 	@$(SETUP) compiler redis $(if $(filter local,$(DYNAMODB)),java dynamodb-local)
@@ -25,10 +25,15 @@ fleet: ## A fleet of aggregators over 5,000 shards, measured: start, losses, cos
 	@$(CARGO) build --locked --release --workspace --bins
 	@target/release/sandbox fleet $(ARGS)
 
+bench-reader: ## The bidders' Reader beside a plain Redis client, on one server. About 2 minutes.
+	@$(SETUP) compiler redis
+	@$(CARGO) build --locked --release --package warmcast-sandbox --bins
+	@target/release/sandbox bench reader $(ARGS)
+
 # All targets are built at once: by themselves the programs would be built with other features of their libraries,
 # and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
 test: lint ## Every check and every test there is.
-	@$(SETUP) redis java dynamodb-local ministack
+	@$(SETUP) redis servers java dynamodb-local ministack
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests

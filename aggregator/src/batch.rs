@@ -41,10 +41,10 @@ impl<A> Batcher<A> {
         Self { config, open: BTreeMap::new(), due: BTreeMap::new(), opened: 0 }
     }
 
-    /// Adds a change. Returns the batch that had to close to make room for it, if any.
+    /// Adds a change that was asked for at `read_ms`. Returns the batch that had to close to make room for it, if any.
     ///
     /// The change must fit a frame by itself ([`warmcast_proto::frame::change_len`]).
-    pub fn push(&mut self, change: &Change, ack: A, now: Instant) -> Option<Batch<A>> {
+    pub fn push(&mut self, change: &Change, read_ms: u64, ack: A, now: Instant) -> Option<Batch<A>> {
         let bucket = bucket(&change.table, &change.key, self.config.buckets);
         let full = self.open.get(&bucket).is_some_and(|open| {
             open.batch.acks.len() >= self.config.changes_max
@@ -58,6 +58,7 @@ impl<A> Batcher<A> {
             Open { batch: Batch { bucket, frame: FrameBuilder::new(), acks: Vec::new() }, due }
         });
         open.batch.frame.push(change);
+        open.batch.frame.read_at(read_ms);
         open.batch.acks.push(ack);
         closed
     }
@@ -125,7 +126,7 @@ mod tests {
 
     fn changes(mut batch: Batch<usize>) -> (u32, Vec<Change>, Vec<usize>) {
         let frame = batch.frame.finish(&mut Compressor::new(Compression::None).unwrap()).unwrap();
-        let changes = decode(frame, 1 << 20).unwrap().into_iter().map(Result::unwrap).collect();
+        let changes = decode(frame, 1 << 20).unwrap().changes.into_iter().map(Result::unwrap).collect();
         (batch.bucket, changes, batch.acks)
     }
 
@@ -134,9 +135,9 @@ mod tests {
         let start = Instant::now();
         let mut batcher = Batcher::new(config());
         assert_eq!(batcher.next_due(), None);
-        assert!(batcher.push(&change(1, 1, 10), 0, start).is_none());
+        assert!(batcher.push(&change(1, 1, 10), 1, 0, start).is_none());
         let later = start + Duration::from_millis(30);
-        assert!(batcher.push(&change(1, 2, 10), 1, later).is_none());
+        assert!(batcher.push(&change(1, 2, 10), 1, 1, later).is_none());
         assert_eq!(batcher.next_due(), Some(start + Duration::from_millis(50)));
         assert!(batcher.pop_due(start + Duration::from_millis(49)).is_none());
         assert_eq!(changes(batcher.pop_due(start + Duration::from_millis(50)).unwrap()).2, [0, 1]);
@@ -160,7 +161,7 @@ mod tests {
                 prop_assert!(batcher.next_due().is_none_or(|due| due > now));
                 let change = change(key, i, payload);
                 prop_assert!(change_len(&change) <= BODY_BYTES_MAX);
-                batches.extend(batcher.push(&change, i, now));
+                batches.extend(batcher.push(&change, 1, i, now));
             }
             batches.extend(std::iter::from_fn(|| batcher.pop()));
             let mut seen = Vec::new();

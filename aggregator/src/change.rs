@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_sdk_dynamodbstreams::types::{AttributeValue as Attribute, OperationType, Record, StreamRecord};
+use aws_sdk_dynamodbstreams::types::{
+    AttributeValue as Attribute, OperationType, Record, StreamRecord, StreamViewType,
+};
 use bytes::Bytes;
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::item::{self, AttributeValue, BinarySet, Item, List, Map, NumberSet, StringSet, Value};
@@ -23,7 +25,7 @@ pub struct ChangeMaker {
     key: KeySchema,
 }
 
-/// A record that no change can be made of.
+/// A record that no change can be made of, for a reason that somebody should look into.
 #[derive(Debug)]
 pub struct Undecodable {
     /// Why.
@@ -61,7 +63,8 @@ impl ChangeMaker {
         Self { table: table.into(), generation, key }
     }
 
-    /// The change that a record tells of.
+    /// The change that a record tells of: an invalidation where its stream has no new images, because then the
+    /// item's state is not known here.
     ///
     /// # Errors
     /// When it cannot be told; the error has an invalidation of the key if at least that is known.
@@ -113,15 +116,22 @@ fn key_bytes<'a>(keys: &'a Image, name: &str) -> Result<&'a [u8], Reason> {
 
 fn content(record: &Record, body: &StreamRecord) -> Result<(ChangeKind, Bytes), Reason> {
     match record.event_name.as_ref() {
-        Some(OperationType::Insert | OperationType::Modify) => {
-            let image = body.new_image.as_ref().ok_or(Reason::Missing("new image"))?;
-            Ok((ChangeKind::Put, item::encode(&Item { attributes: attributes(image)? })))
-        }
+        Some(OperationType::Insert | OperationType::Modify) => match &body.new_image {
+            Some(image) => Ok((ChangeKind::Put, item::encode(&Item { attributes: attributes(image)? }))),
+            None if announces_new_images(body) => Err(Reason::Missing("new image")),
+            None => Ok((ChangeKind::Invalidate, Bytes::new())),
+        },
         Some(OperationType::Remove) if is_expiry(record) => Ok((ChangeKind::Expire, Bytes::new())),
         Some(OperationType::Remove) => Ok((ChangeKind::Delete, Bytes::new())),
         Some(other) => Err(Reason::Event(other.as_str().to_owned())),
         None => Err(Reason::Missing("event name")),
     }
+}
+
+/// Whether the record's stream promises new images (AWS: `StreamRecord.StreamViewType`). The record is asked, not the
+/// table: what is left of a table's earlier stream can have another view type than its present one.
+fn announces_new_images(body: &StreamRecord) -> bool {
+    matches!(body.stream_view_type, Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages))
 }
 
 /// Whether DynamoDB's TTL deleted the item (AWS: Streams Record, `userIdentity`).
@@ -243,13 +253,35 @@ mod tests {
     }
 
     #[test]
+    fn a_change_without_its_new_image_is_an_invalidation_unless_its_stream_promises_one() {
+        let without_image = |event, view: Option<StreamViewType>| {
+            let mut record = record(event, &[("id", s("c1"))], None);
+            let body = record.dynamodb.as_mut().unwrap();
+            (body.stream_view_type, body.old_image) = (view, Some(image(&[("id", s("c1"))])));
+            maker(None).make(&record, 7)
+        };
+        for view in [Some(StreamViewType::KeysOnly), Some(StreamViewType::OldImage), None] {
+            for event in [OperationType::Insert, OperationType::Modify] {
+                let change = without_image(event, view.clone()).unwrap();
+                assert_eq!((change.kind, &change.key[..]), (ChangeKind::Invalidate, &b"c1"[..]));
+                assert_eq!(change.position.sequence().to_string(), "400000000000000499660");
+                assert_eq!((change.created_ms, change.payload.len()), (7, 0));
+            }
+            assert_eq!(without_image(OperationType::Remove, view).unwrap().kind, ChangeKind::Delete);
+        }
+        for view in [StreamViewType::NewImage, StreamViewType::NewAndOldImages] {
+            let error = without_image(OperationType::Modify, Some(view)).unwrap_err();
+            assert_eq!(error.reason, Reason::Missing("new image"));
+            assert_eq!(error.invalidation.unwrap().kind, ChangeKind::Invalidate);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_decoded_invalidates_its_key_if_that_is_known() {
         let odd = record(OperationType::from("ARCHIVE"), &[("id", s("c1"))], None);
         let error = maker(None).make(&odd, 0).unwrap_err();
         assert_eq!(error.reason, Reason::Event("ARCHIVE".to_owned()));
         assert_eq!(error.invalidation.unwrap().kind, ChangeKind::Invalidate);
-        let keys_only = record(OperationType::Modify, &[("id", s("c1"))], None);
-        assert!(maker(None).make(&keys_only, 0).unwrap_err().invalidation.is_some());
         let no_key = record(OperationType::Modify, &[("other", s("c1"))], None);
         let error = maker(None).make(&no_key, 0).unwrap_err();
         assert_eq!(error.reason, Reason::Key("id".to_owned()));

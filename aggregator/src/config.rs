@@ -9,13 +9,15 @@ use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
 use warmcast_common::dead_letter::DeadLetterConfig;
 use warmcast_common::limits::FRAME_BYTES_MAX;
 use warmcast_common::telemetry::LogConfig;
-use warmcast_proto::frame::{Compression, HEADER_LEN};
+use warmcast_proto::frame::{Compression, HEADER_LEN, READ_MS_LEN_MAX};
 use warmcast_proto::key::Buckets;
 
 /// The idle poll bound that suits DynamoDB Streams: idle polls are billed, and a bidder can wait this long.
 const IDLE_POLL_MAX_MS: u64 = 500;
 const BUCKETS_DEFAULT: u32 = 256;
 const BUCKETS_MAX: u32 = 1 << 16;
+/// What a frame has beside this still fits a record.
+const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_LEN - READ_MS_LEN_MAX;
 
 /// Everything the aggregator is told.
 #[derive(Clone, Debug)]
@@ -36,6 +38,8 @@ pub struct Config {
     pub regions: Vec<RegionConfig>,
     /// How changes are batched.
     pub batch: BatchConfig,
+    /// Pause between two heartbeats to the regions' streams.
+    pub watermark_interval: Duration,
     /// How much may be read and not yet in every region, in bytes.
     pub queue_bytes_max: usize,
     /// Where records go that cannot be used.
@@ -101,6 +105,9 @@ impl DaemonConfig for Config {
         let mut queue = root.section("queue");
         let queue_bytes_max = queue.size("bytes_max", 16 << 20..=(4 << 30) - 1, 256 << 20);
         queue.finish();
+        let mut watermark = root.section("watermark");
+        let watermark_interval = watermark.duration_ms("interval_ms", 100..=60_000, 1_000);
+        watermark.finish();
         let config = Self {
             worker_id,
             dynamodb,
@@ -110,6 +117,7 @@ impl DaemonConfig for Config {
             tables,
             regions,
             batch: BatchConfig::read(root.section("batch")),
+            watermark_interval,
             queue_bytes_max,
             dead_letters: DeadLetterConfig::read(
                 root.section("dead_letters"),
@@ -171,11 +179,7 @@ impl BatchConfig {
         let config = Self {
             buckets,
             linger: section.duration_ms("linger_ms", 0..=60_000, 50),
-            body_bytes_max: section.size(
-                "body_bytes_max",
-                64 << 10..=FRAME_BYTES_MAX - HEADER_LEN,
-                FRAME_BYTES_MAX - HEADER_LEN,
-            ),
+            body_bytes_max: section.size("body_bytes_max", 64 << 10..=BODY_BYTES_MAX, BODY_BYTES_MAX),
             changes_max: section.size("changes_max", 1..=10_000, 1_000),
             compression: match compression {
                 "none" => Compression::None,

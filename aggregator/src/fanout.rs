@@ -46,8 +46,8 @@ pub async fn run(
             () = shutdown.cancelled(), if !draining => {}
             pending = intake.recv() => {
                 let Some(pending) = pending else { break };
-                for Pending { change, ack } in pending {
-                    if let Some(batch) = batcher.push(&change, ack, Instant::now()) {
+                for Pending { change, read_ms, ack } in pending {
+                    if let Some(batch) = batcher.push(&change, read_ms, ack, Instant::now()) {
                         fanout.send(batch).await;
                     }
                 }

@@ -18,6 +18,8 @@ use crate::stats::Stats;
 pub struct Pending {
     /// The change.
     pub change: Change,
+    /// When it was asked for: milliseconds since the Unix epoch.
+    pub read_ms: u64,
     /// Done when every region has it.
     pub ack: Ack,
 }
@@ -43,13 +45,18 @@ impl Processor for Intake {
     async fn process(&self, stream: &str, shard: &str, deliveries: Vec<Delivery<Record>>) {
         Stats::add(&self.stats.records_read, deliveries.len());
         let mut pending = Vec::with_capacity(deliveries.len());
-        for Delivery { record, ack } in deliveries {
+        for Delivery { record, ack, asked, .. } in deliveries {
             match self.maker.make(&record.body, record.created_ms) {
-                Ok(change) => pending.push(Pending { change: self.fit(change), ack }),
+                Ok(change) => {
+                    // Nothing else makes an invalidation of a record that is in order.
+                    let is_incomplete = change.kind == ChangeKind::Invalidate;
+                    Stats::add(&self.stats.incomplete, usize::from(is_incomplete));
+                    pending.push(Pending { change: self.fit(change), read_ms: asked.ms, ack });
+                }
                 Err(undecodable) => {
                     self.set_aside(stream, shard, record.sequence.as_ref(), &record.body, &undecodable);
                     match undecodable.invalidation {
-                        Some(change) => pending.push(Pending { change: *change, ack }),
+                        Some(change) => pending.push(Pending { change: *change, read_ms: asked.ms, ack }),
                         None => ack.done(),
                     }
                 }

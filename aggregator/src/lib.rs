@@ -7,7 +7,8 @@
 //! ```
 //!
 //! [`run`] wires them. A change is done, and its shard's checkpoint may pass it, when the Kinesis stream of
-//! every region has it.
+//! every region has it. Beside the frames, [`heartbeat`] tells every shard of the regions' streams how far the fleet
+//! is.
 
 pub mod config;
 pub mod stats;
@@ -21,6 +22,7 @@ pub mod tables;
 pub mod batch;
 pub mod fanout;
 pub mod region;
+pub mod heartbeat;
 pub mod run;
 pub mod import;
 

@@ -1,6 +1,7 @@
 //! The aggregator's wiring, in the order in which an update flows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
@@ -10,14 +11,15 @@ use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Worker};
 use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::fence::Fence;
 use warmcast_common::telemetry::log_at_intervals;
 
-use crate::config::{Config, RegionConfig, TableConfig};
+use crate::config::{Config, RegionConfig};
 use crate::describes::Describes;
 use crate::fanout;
+use crate::heartbeat::Heartbeats;
 use crate::region::Producer;
 use crate::stats::Stats;
-use crate::table::find_stream;
 use crate::tables::Table;
 
 /// Pages of changes that may wait for the batcher. The byte budget bounds what they weigh.
@@ -35,9 +37,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let dead_letters = Arc::new(DeadLetters::open(&config.dead_letters)?);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);
-    let looked = shutdown.run_until_cancelled(refuse_unusable_tables(&dynamodb, &config.tables)).await;
-    let Some(usable) = looked else { return Ok(()) };
-    usable?;
     let store = StateStore::new(dynamodb.clone(), &config.state.table);
     let announce = Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone());
     let Some(worker) = shutdown.run_until_cancelled(announce).await else { return Ok(()) };
@@ -49,7 +48,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     // One set for all: a task that dies before its time ends the process, whichever it is. Left without a producer
     // or the batcher, the shards would be read again and again for nothing.
     let mut tasks: JoinSet<Result<(), anyhow::Error>> = JoinSet::new();
-    let consumer = Consumer::new(Arc::clone(&worker), budget.clone(), lags.clone());
+    // A table whose stream is not found yet has changes that nobody knows of: until then there is no watermark.
+    let fence = Arc::new(Fence::default());
+    let consumer = Consumer::new(Arc::clone(&worker), budget.clone(), lags.clone())
+        .with_streams(config.tables.len())
+        .with_fence(Arc::clone(&fence));
+    let watermark = consumer.watermark();
     let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
     let describes = Describes::of(Arc::clone(&worker));
     for table in config.tables.clone() {
@@ -83,6 +87,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
         let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
         to_regions.push(to_region);
         let producer = producer(region, &config, &dead_letters, &stats).await;
+        let heartbeats = heartbeats(&producer, config.watermark_interval);
+        let heartbeats = heartbeats.run(watermark.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            heartbeats.await;
+            Ok(())
+        });
         let puts_in_flight_max = region.puts_in_flight_max;
         tasks.spawn(async move {
             producer.check_stream().await;
@@ -107,26 +117,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
         log_at_intervals(config.log.stats_interval, &drained, || stats.log(&lags, &budget)).await;
         Ok(())
     };
-    tokio::try_join!(working, beating, logging)?;
+    let fencing = async {
+        fence.keep(|_| (), &drained).await;
+        Ok(())
+    };
+    tokio::try_join!(working, beating, logging, fencing)?;
     tracing::info!("drained");
     Ok(())
-}
-
-/// A table whose stream can never serve us stops the start, so that a wrong deployment shows at once. Every such
-/// table is reported. What may heal by itself is left to [`Tail`].
-async fn refuse_unusable_tables(
-    dynamodb: &aws_sdk_dynamodb::Client,
-    tables: &[TableConfig],
-) -> Result<(), anyhow::Error> {
-    let mut unusable = Vec::new();
-    for table in tables {
-        if let Err(error) = find_stream(dynamodb, &table.name).await
-            && error.is_permanent()
-        {
-            unusable.push(error.to_string());
-        }
-    }
-    if unusable.is_empty() { Ok(()) } else { Err(anyhow!(unusable.join("; "))) }
 }
 
 async fn producer(
@@ -142,5 +139,15 @@ async fn producer(
         buckets: config.batch.buckets,
         dead_letters: Arc::clone(dead_letters),
         stats: Arc::clone(stats),
+    }
+}
+
+fn heartbeats(producer: &Producer, interval: Duration) -> Heartbeats {
+    Heartbeats {
+        client: producer.client.clone(),
+        region: Arc::clone(&producer.region),
+        stream: Arc::clone(&producer.stream),
+        interval,
+        stats: Arc::clone(&producer.stats),
     }
 }

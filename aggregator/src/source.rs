@@ -8,7 +8,7 @@ use aws_sdk_dynamodbstreams::types::{
     AttributeValue, Record, ShardFilter, ShardFilterType, ShardIteratorType, StreamDescription, StreamStatus,
 };
 use warmcast_common::aws::CallError;
-use warmcast_common::consumer::source::ReadPace;
+use warmcast_common::consumer::source::{ReadPace, WatermarkRule};
 use warmcast_common::consumer::{
     Checkpoint, Listing, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
 };
@@ -135,6 +135,10 @@ impl StreamSource for DynamoDbStream {
     /// The service says when a position is older than what it keeps.
     fn silent_retention(&self) -> Option<Duration> {
         None
+    }
+
+    fn watermark_rule(&self) -> WatermarkRule {
+        WatermarkRule::Created { tip_margin: Duration::from_secs(2) }
     }
 
     async fn shards(&self) -> Result<Listing, CallError> {

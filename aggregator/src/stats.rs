@@ -21,6 +21,10 @@ pub struct Stats {
     pub dead_letters: AtomicU64,
     /// Changes too large for a frame, sent as invalidations.
     pub oversize: AtomicU64,
+    /// Changes whose stream has no new images, sent as invalidations.
+    pub incomplete: AtomicU64,
+    /// Watermarks that a shard was told.
+    pub heartbeats_sent: AtomicU64,
 }
 
 impl Stats {
@@ -39,6 +43,8 @@ impl Stats {
             retries = self.retries.load(Relaxed),
             dead_letters = self.dead_letters.load(Relaxed),
             oversize = self.oversize.load(Relaxed),
+            incomplete = self.incomplete.load(Relaxed),
+            heartbeats_sent = self.heartbeats_sent.load(Relaxed),
             shards = lags.shards(),
             lag_ms = lags.max_ms(),
             queue_bytes = budget.bytes_in_use(),

@@ -1,4 +1,4 @@
-//! A table's stream: found by the table's name, checked for what we need of it.
+//! A table's stream: found by the table's name.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{KeyType, StreamViewType, TableDescription};
@@ -14,6 +14,15 @@ pub struct TableStream {
     pub stream_arn: String,
     /// Its primary key.
     pub key: KeySchema,
+    /// The stream's view type (AWS: `StreamViewType`).
+    pub view_type: StreamViewType,
+}
+
+impl TableStream {
+    /// Whether the stream has items as they are after a change. Without them it only tells which items changed.
+    pub fn has_new_images(&self) -> bool {
+        matches!(self.view_type, StreamViewType::NewImage | StreamViewType::NewAndOldImages)
+    }
 }
 
 /// The attributes of a table's primary key.
@@ -35,21 +44,16 @@ pub enum TableError {
     #[error(transparent)]
     State(#[from] StoreError),
     /// It has no stream.
-    #[error("table {table} has no stream: enable one with view type NEW_IMAGE or NEW_AND_OLD_IMAGES")]
+    #[error("table {table} has no stream: enable one, best with view type NEW_IMAGE")]
     NoStream {
         /// The table.
         table: String,
     },
-    /// Its stream has no new images.
-    #[error(
-        "the stream of table {table} has view type {view_type}, which lacks the new image: disable the stream \
-         and enable it again with view type NEW_IMAGE or NEW_AND_OLD_IMAGES"
-    )]
-    ViewType {
+    /// The service described a stream without its view type.
+    #[error("the stream of table {table} was described without a view type")]
+    NoViewType {
         /// The table.
         table: String,
-        /// What it has.
-        view_type: String,
     },
     /// The service described a table without a partition key.
     #[error("table {table} was described without a partition key")]
@@ -59,17 +63,10 @@ pub enum TableError {
     },
 }
 
-impl TableError {
-    /// Whether only a person can mend it, by an act that makes a new stream.
-    pub fn is_permanent(&self) -> bool {
-        matches!(self, Self::ViewType { .. })
-    }
-}
-
 /// Looks a table up.
 ///
 /// # Errors
-/// When the call fails, or the table's stream is not what we need.
+/// When the call fails, or the table has no stream.
 pub async fn find_stream(client: &Client, table: &str) -> Result<TableStream, TableError> {
     let answer = client
         .describe_table()
@@ -86,20 +83,16 @@ fn stream_of(table: &str, described: TableDescription) -> Result<TableStream, Ta
     let (Some(specification), Some(stream_arn)) = (specification, described.latest_stream_arn) else {
         return Err(TableError::NoStream { table });
     };
-    match specification.stream_view_type {
-        Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages) => {}
-        other => {
-            let view_type = other.map_or_else(|| "unknown".to_owned(), |view| view.as_str().to_owned());
-            return Err(TableError::ViewType { table, view_type });
-        }
-    }
+    let Some(view_type) = specification.stream_view_type else {
+        return Err(TableError::NoViewType { table });
+    };
     let attribute = |role: &KeyType| {
         let schema = described.key_schema.as_deref().unwrap_or_default();
         schema.iter().find(|element| element.key_type == *role).map(|element| element.attribute_name.clone())
     };
     let Some(partition) = attribute(&KeyType::Hash) else { return Err(TableError::NoKey { table }) };
     let key = KeySchema { partition, sort: attribute(&KeyType::Range) };
-    Ok(TableStream { table, stream_arn, key })
+    Ok(TableStream { table, stream_arn, key, view_type })
 }
 
 #[cfg(test)]
@@ -121,11 +114,21 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_with_new_images_is_what_we_need() {
+    fn a_stream_is_described_with_its_key_and_whether_it_has_new_images() {
         let keys = [("id", KeyType::Hash), ("at", KeyType::Range)];
         let found = stream_of("profiles", table(Some(StreamViewType::NewImage), &keys)).unwrap();
         assert_eq!(found.key, KeySchema { partition: "id".to_owned(), sort: Some("at".to_owned()) });
         assert_eq!(found.stream_arn, "arn");
+        for (view, has_new_images) in [
+            (StreamViewType::NewImage, true),
+            (StreamViewType::NewAndOldImages, true),
+            (StreamViewType::OldImage, false),
+            (StreamViewType::KeysOnly, false),
+            (StreamViewType::from("SOMETHING_NEW"), false),
+        ] {
+            let found = stream_of("profiles", table(Some(view), &keys)).unwrap();
+            assert_eq!(found.has_new_images(), has_new_images, "{}", found.view_type);
+        }
     }
 
     #[test]
@@ -133,9 +136,10 @@ mod tests {
         let keys = [("id", KeyType::Hash)];
         let none = stream_of("profiles", table(None, &keys)).unwrap_err();
         assert!(none.to_string().contains("table profiles has no stream: enable one"), "{none}");
-        assert!(!none.is_permanent(), "somebody may enable it");
-        let keys_only = stream_of("profiles", table(Some(StreamViewType::KeysOnly), &keys)).unwrap_err();
-        assert!(keys_only.to_string().contains("KEYS_ONLY"), "{keys_only}");
-        assert!(keys_only.is_permanent());
+        let keyless = stream_of("profiles", table(Some(StreamViewType::NewImage), &[])).unwrap_err();
+        assert!(
+            keyless.to_string().contains("table profiles was described without a partition key"),
+            "{keyless}"
+        );
     }
 }

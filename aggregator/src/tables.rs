@@ -64,6 +64,13 @@ impl Table {
                 && newest != Some(current.number)
             {
                 newest = Some(current.number);
+                if !found.has_new_images() {
+                    tracing::info!(
+                        table = found.table,
+                        view_type = found.view_type.as_str(),
+                        "the table's stream has no new images: its items are read from the master in each region"
+                    );
+                }
                 for generation in &generations {
                     self.subscribe(&found, generation, generation.number < current.number).await;
                 }

@@ -27,6 +27,7 @@ fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
     assert_eq!((full.batch, &full.worker, &full.state), (given.batch, &given.worker, &given.state));
     assert_eq!(full.queue_bytes_max, given.queue_bytes_max);
     assert_eq!((&full.dead_letters, &full.log), (&given.dead_letters, &given.log));
+    assert_eq!(full.watermark_interval, given.watermark_interval);
     assert_eq!(full.shutdown_deadline, given.shutdown_deadline);
     assert_eq!(full.tables, given.tables);
     assert_eq!(full.regions[0], given.regions[0]);
@@ -65,6 +66,8 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         [batch]
         buckets = 3
         linger_ms = 'soon'
+        [watermark]
+        interval_ms = 0
         [worker]
         heartbeat_interval_ms = 10000
         ";
@@ -77,6 +80,7 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "regions.eu-west-1.stream: is required",
         "batch.buckets: must be a power of two, found 3",
         "batch.linger_ms: ",
+        "watermark.interval_ms: ",
         "worker.lease_duration_ms: ",
         "log.level: ",
     ];

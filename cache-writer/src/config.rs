@@ -1,8 +1,12 @@
 //! The cache-writer's configuration; `config/cache-writer.toml` has every key with a comment.
 
+mod cache;
+mod fallback;
+mod tables;
+
 use std::time::Duration;
 
-use warmcast_cache::{Address, CacheConfig, Secret};
+use warmcast_cache::{CacheConfig, FillerConfig, MasterConfig};
 use warmcast_common::config::{Section, ServiceConfig};
 use warmcast_common::consumer::WorkerConfig;
 use warmcast_common::consumer::store::StateConfig;
@@ -28,8 +32,12 @@ pub struct Config {
     pub state: StateConfig,
     /// How it works in the fleet.
     pub worker: WorkerConfig,
-    /// The region's cache.
+    /// The region's cache, and how its tables are cached.
     pub redis: CacheConfig,
+    /// How much of the stream is read again after the cache may have lost writes.
+    pub rewind: Duration,
+    /// Where items come from whose changes do not say what they are; none: their keys stay misses.
+    pub fallback: Option<FallbackConfig>,
     /// How many reducers apply changes side by side.
     pub reducers: usize,
     /// How much may be held, in bytes.
@@ -40,6 +48,23 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// How it logs.
     pub log: LogConfig,
+}
+
+/// `[redis]`.
+struct CacheSection {
+    cache: CacheConfig,
+    rewind: Duration,
+}
+
+/// `[master]`.
+#[derive(Clone, Debug)]
+pub struct FallbackConfig {
+    /// The master region's DynamoDB.
+    pub dynamodb: ServiceConfig,
+    /// How its tables are read.
+    pub master: MasterConfig,
+    /// How the cache is filled.
+    pub filler: FillerConfig,
 }
 
 /// `[kinesis]`.
@@ -71,13 +96,17 @@ impl DaemonConfig for Config {
         let mut reducers = root.section("reducers");
         let reducer_count = reducers.size("count", 1..=1_024, 8);
         reducers.finish();
+        let tables = tables::read(&mut root);
+        let CacheSection { cache: redis, rewind } = cache::read(root.section("redis"), tables);
         let config = Self {
             worker_id: root.text("worker_id").unwrap_or_else(host_name),
             kinesis: KinesisConfig::read(root.section("kinesis")),
             dynamodb,
             state: StateConfig::read(root.section("state"), "warmcast-cache-writer"),
             worker: WorkerConfig::read(root.section("worker"), IDLE_POLL_MAX_MS),
-            redis: read_redis(root.section("redis")),
+            redis,
+            rewind,
+            fallback: root.optional_section("master").map(fallback::read),
             reducers: reducer_count,
             queue: QueueConfig::read(root.section("queue")),
             dead_letters: DeadLetterConfig::read(
@@ -123,27 +152,4 @@ impl QueueConfig {
         section.finish();
         config
     }
-}
-
-fn read_redis(mut section: Section) -> CacheConfig {
-    let nowhere = || CacheConfig::new(Address::Tcp { host: String::new(), port: 0 });
-    let url = section.required_text("url");
-    let mut cache = CacheConfig::from_url(&url).unwrap_or_else(|error| {
-        if !url.is_empty() {
-            section.note("url", error.to_string());
-        }
-        nowhere()
-    });
-    // Beside the URL, so that they can come from the environment alone.
-    cache.username = section.text("username").or(cache.username);
-    cache.password = section.secret("password").map(|secret| Secret::new(secret.expose())).or(cache.password);
-    cache.key_prefix = section.text_even_empty("key_prefix").unwrap_or_default();
-    cache.connections = section.size("connections", 1..=64, cache.connections);
-    cache.connect_timeout = section.duration_ms("connect_timeout_ms", 10..=60_000, 1_000);
-    cache.response_timeout = section.duration_ms("response_timeout_ms", 10..=60_000, 2_000);
-    cache.pipeline_entries_max = section.size("pipeline_entries_max", 1..=10_000, cache.pipeline_entries_max);
-    let live_ttl_ms = section.integer("live_ttl_ms", 0..=u64::MAX >> 2, 0);
-    cache.live_ttl = (live_ttl_ms > 0).then(|| Duration::from_millis(live_ttl_ms));
-    section.finish();
-    cache
 }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! source ─KinesisRecord+Ack→ unpack ─Change+Ack→ reducer ─newest per key→ apply (CAS) → Redis
+//!                                                        └─keys whose items are not known→ fill from the master
 //! ```
 //!
 //! [`run`] wires them. A change is done, and its shard's checkpoint may pass it, when the cache has it or has
@@ -14,6 +15,7 @@ pub mod stats;
 pub mod source;
 pub mod unpack;
 pub mod reducer;
+pub mod freshness;
 pub mod run;
 pub mod import;
 

@@ -4,6 +4,7 @@
 //! acks them together with the ones they replaced. While a call is under way the next changes gather, so
 //! batches grow with the load, and an idle reducer applies at once.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use warmcast_cache::{Applier, ApplyError, Outcome, Refusal};
+use warmcast_cache::{Cache, CacheError, Filler, ItemId, Outcome, Refusal};
 use warmcast_common::consumer::Ack;
 use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
+use warmcast_common::fence::Fence;
 use warmcast_common::retry::Backoff;
 use warmcast_common::telemetry::LogLimiter;
 use warmcast_proto::change::{Change, ChangeKind};
@@ -35,19 +37,27 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Reducer {
     /// The cache.
-    pub applier: Applier,
+    pub cache: Cache,
+    /// Fills what changes leave invalid; none: it stays a miss until a reader fills it.
+    pub filler: Option<Filler>,
     /// The stream's name, for dead letters.
     pub stream: Arc<str>,
     /// Where changes go that the cache will never take.
     pub dead_letters: Arc<DeadLetters>,
     /// What is counted.
     pub stats: Arc<Stats>,
+    /// Whether this process stood still.
+    pub fence: Arc<Fence>,
 }
 
 /// The newest change of a key, with the acks of all that it stands for.
 #[derive(Debug)]
 struct Newest<A> {
     change: Change,
+    /// It came late: see [`Routed::late`].
+    late: bool,
+    /// When the oldest of them was asked for.
+    asked: Instant,
     acks: Vec<A>,
     /// The cache refused the change; this is the invalidation that stands for it.
     refused: bool,
@@ -63,7 +73,7 @@ impl Reducer {
                 routed.extend(more);
             }
             let received = routed.len();
-            let newest = newest_of_each_key(routed.into_iter().map(|Routed { change, ack }| (change, ack)));
+            let newest = newest_of_each_key(routed);
             Stats::add(&self.stats.changes_coalesced, received - newest.len());
             self.apply_all(newest).await;
         }
@@ -74,6 +84,9 @@ impl Reducer {
         let (mut pauses, mut complaints) = (Backoff::new(RETRY_FIRST, RETRY_MAX), LogLimiter::default());
         let mut pending = VecDeque::from(newest);
         while !pending.is_empty() {
+            // What was read before this process stood still may be another worker's by now, and superseded. Its acks
+            // are dropped: its shards' leases are proven and their records read again.
+            pending.retain(|newest| self.fence.passes(newest.asked));
             let len = changes_of_call(pending.iter().map(|newest| newest.change.payload.len()));
             let (again, unavailable) = self.apply(pending.drain(..len).collect()).await;
             if let Some(error) = unavailable {
@@ -89,22 +102,22 @@ impl Reducer {
     }
 
     /// One call. Gives back what must be applied again, and why the cache was unavailable, if it was.
-    async fn apply(&self, call: Vec<Newest<Ack>>) -> (Vec<Newest<Ack>>, Option<ApplyError>) {
-        let changes: Vec<Change> = call.iter().map(|newest| newest.change.clone()).collect();
-        let answers = self.applier.apply(&changes).await;
+    async fn apply(&self, call: Vec<Newest<Ack>>) -> (Vec<Newest<Ack>>, Option<CacheError>) {
+        let changes: Vec<&Change> = call.iter().map(|newest| &newest.change).collect();
+        let answers = self.cache.apply(&changes).await;
         let mut again = Vec::new();
         let mut unavailable = None;
         let mut late = None;
         for (newest, answer) in call.into_iter().zip(answers) {
             match answer {
                 Ok(outcome) => self.settled(newest, outcome),
-                Err(ApplyError::Refused { refusal, .. }) => again.extend(self.refused(newest, &refusal)),
+                Err(CacheError::Refused { refusal, .. }) => again.extend(self.refused(newest, &refusal)),
                 // Dropping the acks has the shard's lease proven and its records read again: a writer that was
                 // paused past its deadline may have lost the lease.
-                Err(error @ ApplyError::PastDeadline { .. }) => {
+                Err(error @ CacheError::PastDeadline { .. }) => {
                     late.get_or_insert((error, 0)).1 += 1;
                 }
-                Err(error @ ApplyError::Unavailable { .. }) => {
+                Err(error @ CacheError::Unavailable { .. }) => {
                     unavailable = Some(error);
                     again.push(newest);
                 }
@@ -120,17 +133,31 @@ impl Reducer {
         let counter = match outcome {
             Outcome::Applied => &self.stats.changes_applied,
             Outcome::Stale => &self.stats.changes_stale,
-            Outcome::TooOld => &self.stats.changes_too_old,
+            Outcome::LeftAbsent => &self.stats.changes_left_absent,
+            Outcome::Covered => &self.stats.changes_covered,
+            Outcome::Skipped => &self.stats.changes_skipped,
         };
         Stats::add(counter, 1);
+        if outcome == Outcome::Applied && newest.change.kind == ChangeKind::Invalidate {
+            self.ask_master(&newest.change);
+        }
         newest.acks.into_iter().for_each(Ack::done);
+    }
+
+    /// An entry without its item is filled from the master, after the change is done: fills are shed when there are
+    /// too many, changes never.
+    fn ask_master(&self, change: &Change) {
+        let Some(filler) = &self.filler else { return };
+        let taken = filler.offer([ItemId::new(change.table.clone(), change.key.clone())]);
+        Stats::add(&self.stats.fills_asked, taken);
+        Stats::add(&self.stats.fills_shed, 1 - taken);
     }
 
     /// A change that the cache will never take is set aside, and its key is invalidated instead, which is always
     /// safe. If even that is refused, the key holds something that is not ours: readers cannot take it for an
     /// entry either.
     fn refused(&self, newest: Newest<Ack>, refusal: &Refusal) -> Option<Newest<Ack>> {
-        let Newest { change, acks, refused } = newest;
+        let Newest { change, late, asked, acks, refused } = newest;
         if refused {
             acks.into_iter().for_each(Ack::done);
             return None;
@@ -146,7 +173,7 @@ impl Reducer {
             form: "frame",
         });
         let change = Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change };
-        Some(Newest { change, acks, refused: true })
+        Some(Newest { change, late, asked, acks, refused: true })
     }
 }
 
@@ -163,21 +190,29 @@ fn changes_of_call(payload_bytes: impl Iterator<Item = usize>) -> usize {
         .count()
 }
 
-/// The newest change of each key, in the order in which the keys first came, with the acks of all its changes.
-fn newest_of_each_key<A>(changes: impl Iterator<Item = (Change, A)>) -> Vec<Newest<A>> {
+/// The newest change of each key, in the order in which the keys first came, with the acks of all its changes. One that
+/// came late only says that its item is not known any more.
+fn newest_of_each_key<A>(changes: Vec<Routed<A>>) -> Vec<Newest<A>> {
     let mut newest: Vec<Newest<A>> = Vec::new();
     let mut by_key: HashMap<(Arc<str>, Bytes), usize> = HashMap::new();
-    for (change, ack) in changes {
+    for Routed { change, late, asked, ack } in changes {
         let index = *by_key.entry((change.table.clone(), change.key.clone())).or_insert(newest.len());
         match newest.get_mut(index) {
-            None => newest.push(Newest { change, acks: vec![ack], refused: false }),
+            None => newest.push(Newest { change, late, asked, acks: vec![ack], refused: false }),
             Some(held) => {
-                if change.position > held.change.position {
-                    held.change = change;
+                match change.position.cmp(&held.change.position) {
+                    Ordering::Greater => (held.change, held.late) = (change, late),
+                    // A duplicate: what came in time counts.
+                    Ordering::Equal => held.late &= late,
+                    Ordering::Less => {}
                 }
+                held.asked = held.asked.min(asked);
                 held.acks.push(ack);
             }
         }
+    }
+    for held in newest.iter_mut().filter(|held| held.late) {
+        (held.change.kind, held.change.payload) = (ChangeKind::Invalidate, Bytes::new());
     }
     newest
 }
@@ -213,20 +248,26 @@ mod tests {
         /// every ack is carried by exactly one change of its own key.
         #[test]
         fn the_newest_of_each_key_stands_for_all_of_its_changes(
-            input in prop::collection::vec((prop::bool::ANY, 0u8..5, 0u32..20), 0..60)
+            input in prop::collection::vec((prop::bool::ANY, 0u8..5, 0u32..20, prop::bool::ANY), 0..60)
         ) {
             let table = |second: &bool| if *second { "other" } else { "profiles" };
-            let changes: Vec<Change> = input.iter().map(|(t, key, n)| change(table(t), *key, *n)).collect();
+            let changes: Vec<Change> = input.iter().map(|(t, key, n, _)| change(table(t), *key, *n)).collect();
             let mut expected = BTreeMap::new();
             for change in &changes {
                 let held = expected.entry((change.table.clone(), change.key.clone())).or_insert(change.position);
                 *held = (*held).max(change.position);
             }
-            let newest = newest_of_each_key(changes.iter().cloned().zip(0usize..));
+            let routed = changes.iter().cloned().zip(&input).enumerate();
+            let routed = routed.map(|(ack, (change, (.., late)))| Routed { change, late: *late, asked: Instant::now(), ack }).collect();
+            let newest = newest_of_each_key(routed);
             let mut acks = Vec::new();
-            for Newest { change, acks: carried, .. } in &newest {
+            for Newest { change, late, acks: carried, .. } in &newest {
+                let newest = carried.iter().filter(|&&i| changes[i].position == change.position);
+                prop_assert_eq!(*late, newest.clone().all(|&i| input[i].3));
+                prop_assert_eq!(change.kind == ChangeKind::Invalidate, *late);
                 prop_assert_eq!(expected.remove(&(change.table.clone(), change.key.clone())), Some(change.position));
-                prop_assert_eq!(&change.payload, &Bytes::from(change.position.sequence().to_string()));
+                let payload = if *late { String::new() } else { change.position.sequence().to_string() };
+                prop_assert_eq!(&change.payload, &Bytes::from(payload));
                 prop_assert!(carried.iter().all(|&i| changes[i].key == change.key && changes[i].table == change.table));
                 acks.extend(carried.iter().copied());
             }
@@ -255,6 +296,6 @@ mod tests {
     #[test]
     fn a_dead_letter_of_a_change_is_a_frame_that_can_be_sent_again() {
         let change = change("profiles", 1, 7);
-        assert_eq!(decode(frame_of(&change), 1 << 20).unwrap(), [Ok(change)]);
+        assert_eq!(decode(frame_of(&change), 1 << 20).unwrap().changes, [Ok(change)]);
     }
 }

@@ -6,19 +6,21 @@ use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use warmcast_cache::Applier;
+use warmcast_cache::{Cache, Filler, Master};
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Subscription, Worker};
+use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription, Worker};
 use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::fence::Fence;
 use warmcast_common::retry::until_ok;
 use warmcast_common::telemetry::log_at_intervals;
 
-use crate::config::Config;
+use crate::config::{Config, FallbackConfig};
+use crate::freshness::Freshness;
 use crate::reducer::Reducer;
 use crate::source::KinesisStream;
 use crate::stats::Stats;
-use crate::unpack::Unpack;
+use crate::unpack::{LATE_AFTER, Unpack};
 
 /// Frames' shares that may wait for one reducer. The byte budgets bound what they weigh.
 const REDUCER_QUEUE_MAX: usize = 64;
@@ -30,9 +32,14 @@ const REDUCER_QUEUE_MAX: usize = 64;
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
     let dead_letters = Arc::new(DeadLetters::open(&config.dead_letters)?);
     let reached = shutdown.run_until_cancelled(Box::pin(reach(&config))).await;
-    let Some((source, worker, applier)) = reached else {
+    let Some((source, worker, cache)) = reached else {
         return Ok(());
     };
+    let filler = match &config.fallback {
+        Some(fallback) => Some(filler(&cache, fallback).await),
+        None => None,
+    };
+    let fence = Arc::new(Fence::default());
     let worker = Arc::new(worker);
     let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
     let (read, inflated) =
@@ -46,16 +53,28 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
         let (to_reducer, from_unpack) = mpsc::channel(REDUCER_QUEUE_MAX);
         reducers.push(to_reducer);
         let reducer = Reducer {
-            applier: applier.clone(),
+            cache: cache.clone(),
+            filler: filler.clone(),
             stream: config.kinesis.stream.as_str().into(),
             dead_letters: Arc::clone(&dead_letters),
             stats: Arc::clone(&stats),
+            fence: Arc::clone(&fence),
         };
         tasks.spawn(reducer.run(from_unpack));
     }
     // The reducers end when the consumer, which has the unpacker, is gone.
     let unpack = Unpack { reducers, inflated: inflated.clone(), dead_letters, stats: Arc::clone(&stats) };
-    let consumer = Consumer::new(Arc::clone(&worker), read.clone(), lags.clone());
+    let rewind = Rewind { by: config.rewind, settle: LATE_AFTER, target: cache.epoch() };
+    let consumer = Consumer::new(Arc::clone(&worker), read.clone(), lags.clone())
+        .with_fence(Arc::clone(&fence))
+        .with_rewind(rewind);
+    let freshness = Freshness {
+        cache: cache.clone(),
+        fleet: consumer.watermark(),
+        epoch: cache.epoch(),
+        rewind: config.rewind,
+        stats: Arc::clone(&stats),
+    };
     let (subscribe, subscriptions) = mpsc::channel(1);
     let subscription = Subscription {
         source,
@@ -82,13 +101,19 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
         log_at_intervals(config.log.stats_interval, &drained, || stats.log(&lags, &read, &inflated)).await;
         Ok(())
     };
-    tokio::try_join!(working, beating, logging)?;
+    // Until everything is drained: what is applied last needs them as well.
+    let attending = async {
+        let fencing = fence.keep(|until| cache.hold_until(until), &drained);
+        tokio::join!(fencing, cache.watch(drained.clone()), freshness.run(drained.clone()));
+        Ok(())
+    };
+    tokio::try_join!(working, beating, logging, attending)?;
     tracing::info!("drained");
     Ok(())
 }
 
 /// Reaches everything that is needed, however long that takes: what is not there now may be in a minute.
-async fn reach(config: &Config) -> (KinesisStream, Worker, Applier) {
+async fn reach(config: &Config) -> (KinesisStream, Worker, Cache) {
     let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let store = StateStore::new(dynamodb, &config.state.table);
@@ -96,6 +121,25 @@ async fn reach(config: &Config) -> (KinesisStream, Worker, Applier) {
     tokio::join!(
         until_ok("the stream", || KinesisStream::find(kinesis.clone(), stream)),
         Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone()),
-        until_ok("the cache", || Applier::connect(config.redis.clone())),
+        reach_cache(config),
     )
+}
+
+/// The cache, when it is known what data every primary has: what the leases say is held against that.
+async fn reach_cache(config: &Config) -> Cache {
+    let cache = until_ok("the cache", || Cache::connect(config.redis.clone())).await;
+    let mut epoch = cache.epoch();
+    tokio::select! {
+        // The cache has the sender.
+        _ = epoch.wait_for(|epoch| !epoch.is_empty()) => {}
+        () = cache.watch(CancellationToken::new()) => {}
+    }
+    cache
+}
+
+/// What fills entries whose items are not known from the master.
+async fn filler(cache: &Cache, fallback: &FallbackConfig) -> Filler {
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&fallback.dynamodb).await);
+    let master = Master::new(dynamodb, fallback.master.clone());
+    Filler::new(cache.clone(), master, fallback.filler.clone())
 }

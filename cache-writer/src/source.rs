@@ -7,11 +7,14 @@ use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
 use bytes::Bytes;
 use warmcast_common::aws::CallError;
-use warmcast_common::consumer::source::ReadPace;
+use warmcast_common::clock::now_ms;
+use warmcast_common::consumer::source::{ReadPace, WatermarkRule};
 use warmcast_common::consumer::{
     Checkpoint, Listing, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
 };
-use warmcast_common::limits::{KINESIS_PAGE_BYTES_MAX, KINESIS_READ_INTERVAL_MIN, KINESIS_READ_RECORDS_MAX};
+use warmcast_common::limits::{
+    KINESIS_PAGE_BYTES_MAX, KINESIS_READ_INTERVAL_MIN, KINESIS_READ_RECORDS_MAX, KINESIS_RETENTION_MIN,
+};
 
 /// One Kinesis stream.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct KinesisStream {
     name: String,
     identity: String,
     retention: Option<Duration>,
+    /// When it was created, in milliseconds since the epoch.
+    created_ms: Option<u64>,
 }
 
 impl KinesisStream {
@@ -42,8 +47,10 @@ impl KinesisStream {
             || (name.to_owned(), 0),
             |summary| (summary.stream_arn, summary.stream_creation_timestamp.secs()),
         );
+        let created_ms = u64::try_from(created).ok().filter(|created| *created > 0).map(|s| s * 1_000);
         // A stream that was deleted and made again has the same name and ARN, but other positions.
-        Ok(Self { client, name: name.to_owned(), identity: format!("{arn}@{created}"), retention })
+        let identity = format!("{arn}@{created}");
+        Ok(Self { client, name: name.to_owned(), identity, retention, created_ms })
     }
 
     fn target(&self, shard: &str) -> String {
@@ -65,6 +72,18 @@ impl StreamSource for KinesisStream {
     /// A position that is older than what the stream keeps begins at its oldest record, without a word.
     fn silent_retention(&self) -> Option<Duration> {
         self.retention
+    }
+
+    fn watermark_rule(&self) -> WatermarkRule {
+        WatermarkRule::Carried
+    }
+
+    /// By its age: what the retention is now says nothing of what it was before.
+    fn is_whole(&self) -> bool {
+        self.created_ms.is_some_and(|created_ms| {
+            let age = Duration::from_millis(now_ms().saturating_sub(created_ms));
+            age + WHOLE_MARGIN < KINESIS_RETENTION_MIN
+        })
     }
 
     async fn shards(&self) -> Result<Listing, CallError> {
@@ -144,6 +163,9 @@ impl StreamSource for KinesisStream {
         })
     }
 }
+
+/// The clocks differ by less, and the creation is told in seconds.
+const WHOLE_MARGIN: Duration = Duration::from_secs(60);
 
 /// What a record weighs beside its data: its ack and its place in the window.
 const RECORD_BYTES: usize = 256;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use warmcast_common::consumer::{ByteBudget, Lags};
 
-/// Counters since the process started. Every change received is in the end applied, stale, too old, coalesced
-/// or failed; the invalidation that stands for a failed one is applied beside.
+/// Counters since the process started. Every change received is in the end applied, stale, left absent, covered,
+/// skipped, coalesced or failed; the invalidation that stands for a failed one is applied beside.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Changes unpacked from frames.
@@ -14,8 +14,12 @@ pub struct Stats {
     pub changes_applied: AtomicU64,
     /// Changes that the cache already had, or had newer.
     pub changes_stale: AtomicU64,
-    /// Changes too old to be written where nothing is.
-    pub changes_too_old: AtomicU64,
+    /// Changes left out where nothing proves that they are news: too old, too late, or floors were lost.
+    pub changes_left_absent: AtomicU64,
+    /// Changes that a fill had seen already.
+    pub changes_covered: AtomicU64,
+    /// Changes of keys that are not cached, in tables that cache what is read.
+    pub changes_skipped: AtomicU64,
     /// Changes that a newer change of their key replaced before they were written.
     pub changes_coalesced: AtomicU64,
     /// Changes that the cache will never take.
@@ -24,6 +28,14 @@ pub struct Stats {
     pub dead_letters: AtomicU64,
     /// Changes applied again because the cache could not be reached.
     pub retries: AtomicU64,
+    /// Keys whose items were asked for from the master, because their changes did not say what they are.
+    pub fills_asked: AtomicU64,
+    /// The same, but not asked for: too many at once, or the master is in trouble. Readers may ask.
+    pub fills_shed: AtomicU64,
+    /// Times that the cache may have lost writes, after which the shards were read again.
+    pub rewinds: AtomicU64,
+    /// The newest watermark that was published, in milliseconds since the Unix epoch; 0: none by this process.
+    pub watermark_ms: AtomicU64,
 }
 
 impl Stats {
@@ -38,11 +50,17 @@ impl Stats {
             changes_received = self.changes_received.load(Relaxed),
             changes_applied = self.changes_applied.load(Relaxed),
             changes_stale = self.changes_stale.load(Relaxed),
-            changes_too_old = self.changes_too_old.load(Relaxed),
+            changes_left_absent = self.changes_left_absent.load(Relaxed),
+            changes_covered = self.changes_covered.load(Relaxed),
+            changes_skipped = self.changes_skipped.load(Relaxed),
             changes_coalesced = self.changes_coalesced.load(Relaxed),
             changes_failed = self.changes_failed.load(Relaxed),
             dead_letters = self.dead_letters.load(Relaxed),
             retries = self.retries.load(Relaxed),
+            fills_asked = self.fills_asked.load(Relaxed),
+            fills_shed = self.fills_shed.load(Relaxed),
+            rewinds = self.rewinds.load(Relaxed),
+            watermark_ms = self.watermark_ms.load(Relaxed),
             shards = lags.shards(),
             lag_ms = lags.max_ms(),
             read_bytes = read.bytes_in_use(),

@@ -1,24 +1,36 @@
 //! Where records leave their shard: each frame is inflated, and its changes go to the reducers of their keys.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use warmcast_common::consumer::{Ack, ByteBudget, Delivery, Processor, SequenceNumber};
 use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
 use warmcast_proto::change::Change;
-use warmcast_proto::frame::{ChangeError, FRAME_BODY_BYTES_MAX, FrameError, FrameHeader, decode};
+use warmcast_proto::frame::{ChangeError, FRAME_BODY_BYTES_MAX, Frame, FrameError, FrameHeader, decode};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::stats::Stats;
 
+/// A record that arrived so long after its changes were read from their tables' streams is late: PutRecords was tried
+/// again for long, the aggregator waited for other regions, or it was stopped in between. Such a record may repeat changes that were superseded long ago, beyond what is
+/// read again after the cache lost writes: see docs/cache-protocol.md.
+pub const LATE_AFTER: Duration = Duration::from_secs(60);
+
 /// A change on its way to the cache.
 #[derive(Debug)]
-pub struct Routed {
+pub struct Routed<A = Ack> {
     /// The change.
     pub change: Change,
+    /// Its record arrived late, or its shard is only just read again: it may repeat what was superseded and is no more
+    /// known to be, so its item counts as not known.
+    pub late: bool,
+    /// When its record was asked for.
+    pub asked: Instant,
     /// Done when the cache has it, or something newer.
-    pub ack: Ack,
+    pub ack: A,
 }
 
 /// Unpacks records and hands their changes to reducers.
@@ -38,13 +50,19 @@ impl Processor for Unpack {
     type Record = Bytes;
 
     async fn process(&self, stream: &str, shard: &str, deliveries: Vec<Delivery<Bytes>>) {
-        for Delivery { record, ack } in deliveries {
+        for Delivery { record, ack, asked, settling } in deliveries {
             let sequence = record.sequence.as_ref().map(SequenceNumber::as_str);
             match self.inflate(&record.body, &ack).await {
-                Ok(changes) => {
+                Ok(frame) => {
+                    // It counts when everything before this record is done, and this record with it.
+                    if let Some(watermark_ms) = frame.watermark_ms {
+                        ack.watermark(watermark_ms);
+                    }
+                    // Where a shard is read again, what came before is not known to be in the cache.
+                    let late = settling || is_late(record.created_ms, frame.read_ms);
                     let set_aside =
                         |reason: &str| self.set_aside(stream, shard, sequence, reason, &record.body);
-                    self.route(changes, ack, set_aside).await;
+                    self.route(frame.changes, (late, asked.at), ack, set_aside).await;
                 }
                 Err(error) => {
                     self.set_aside(stream, shard, sequence, &error.to_string(), &record.body);
@@ -58,18 +76,20 @@ impl Processor for Unpack {
 impl Unpack {
     /// Reserves what the frame's header says before it is inflated. The changes share the inflated bytes, which
     /// are held until the last of them is done.
-    async fn inflate(
-        &self,
-        frame: &Bytes,
-        ack: &Ack,
-    ) -> Result<Vec<Result<Change, ChangeError>>, FrameError> {
+    async fn inflate(&self, frame: &Bytes, ack: &Ack) -> Result<Frame, FrameError> {
         let header = FrameHeader::peek(frame)?;
         let body_bytes = usize::try_from(header.body_len).unwrap_or(usize::MAX).min(FRAME_BODY_BYTES_MAX);
         ack.hold(self.inflated.reserve(body_bytes).await);
         decode(frame.clone(), FRAME_BODY_BYTES_MAX)
     }
 
-    async fn route(&self, changes: Vec<Result<Change, ChangeError>>, ack: Ack, set_aside: impl Fn(&str)) {
+    async fn route(
+        &self,
+        changes: Vec<Result<Change, ChangeError>>,
+        (late, asked): (bool, Instant),
+        ack: Ack,
+        set_aside: impl Fn(&str),
+    ) {
         Stats::add(&self.stats.changes_received, changes.len());
         let mut queues: Vec<Vec<Routed>> = self.reducers.iter().map(|_| Vec::new()).collect();
         let acks = ack.split(changes.len());
@@ -79,7 +99,7 @@ impl Unpack {
                 Ok(change) => {
                     let reducer = reducer_of(&change.key, queues.len());
                     if let Some(queue) = queues.get_mut(reducer) {
-                        queue.push(Routed { change, ack });
+                        queue.push(Routed { change, late, asked, ack });
                     }
                 }
                 Err(error) => bad.push((error, ack)),
@@ -118,4 +138,28 @@ impl Unpack {
 fn reducer_of(key: &[u8], reducers: usize) -> usize {
     let reducers = (reducers as u64).max(1);
     usize::try_from(xxh3_64(key) % reducers).unwrap_or(0)
+}
+
+/// Whether a record arrived late, by the stream's clock and the aggregator's. What does not tell is not late.
+fn is_late(arrived_ms: u64, read_ms: Option<u64>) -> bool {
+    read_ms.is_some_and(|read_ms| u128::from(arrived_ms) > u128::from(read_ms) + LATE_AFTER.as_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_late_when_it_arrived_a_minute_after_its_changes_were_read() {
+        for (arrived_ms, read_ms, late) in [
+            (100_000, Some(100_000), false),
+            (160_000, Some(100_000), false),
+            (160_001, Some(100_000), true),
+            (90_000, Some(100_000), false),
+            (u64::MAX, None, false),
+            (0, Some(u64::MAX), false),
+        ] {
+            assert_eq!(is_late(arrived_ms, read_ms), late, "{arrived_ms} {read_ms:?}");
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! The example configuration, and what a wrong one gets.
 
+use warmcast_cache::FillerConfig;
+use warmcast_cache::MasterConfig;
+use warmcast_cache::policy::{TablePolicy, Tables};
 use warmcast_cache_writer::Config;
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
@@ -24,17 +27,31 @@ fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
     assert_eq!((&full.dead_letters, &full.log), (&given.dead_letters, &given.log));
     assert_eq!(full.shutdown_deadline, given.shutdown_deadline);
     assert_eq!(full.kinesis.from_trim_horizon, given.kinesis.from_trim_horizon);
-    let redis = |config: Config| {
-        let redis = config.redis;
+    let redis = |config: &Config| {
+        let redis = &config.redis;
         (
             redis.connections,
             redis.pipeline_entries_max,
-            redis.live_ttl,
             redis.connect_timeout,
             redis.response_timeout,
+            config.rewind,
         )
     };
-    assert_eq!(redis(full), redis(given));
+    assert_eq!(redis(&full), redis(&given));
+    let attributes = Some(vec!["id".to_owned(), "segments".to_owned()]);
+    let entries = TablePolicy { attributes, ..TablePolicy::default() };
+    assert_eq!(
+        full.redis.tables.default, entries,
+        "all defaults, but for a list, which has no neutral example"
+    );
+    assert_eq!(given.redis.tables, Tables::default());
+    let (fallback, master, filler) =
+        (full.fallback.unwrap(), MasterConfig::default(), FillerConfig::default());
+    assert_eq!((fallback.master.calls_max, fallback.filler.keys_max), (master.calls_max, filler.keys_max));
+    assert_eq!(fallback.master.call_timeout, master.call_timeout);
+    assert_eq!(fallback.master.breaker.slow_after, master.breaker.slow_after);
+    assert!((fallback.master.read_units_per_second_max - master.read_units_per_second_max).abs() < 1e-9);
+    assert!(given.fallback.is_none(), "the master is read by those who ask for it");
 }
 
 #[test]
@@ -52,7 +69,11 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         [dynamodb]
         access_key_id = 'a'
         [redis]
-        url = 'rediss://:hunter2@cache'
+        url = 'redis://:hunter2@cache:port'
+        ca_file = 'ca.pem'
+        sentinel_password = 'hunter2'
+        [entries]
+        live_ttl_ms = 1
         [reducers]
         count = 0
         [queue]
@@ -64,7 +85,10 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "kinesis.endpoint: ",
         "kinesis.stream: is required",
         "dynamodb.secret_access_key: ",
+        "entries.live_ttl_ms: ",
         "redis.url: ",
+        "redis.sentinel_username: ",
+        "redis.ca_file: ",
         "reducers.count: ",
         "queue.read_bytes_max: ",
         "log.level: ",

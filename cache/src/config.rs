@@ -1,40 +1,42 @@
-//! Which server, and the bounds of talking to it.
+//! Which servers, how the tables are cached, and the bounds of talking to the servers.
+
+mod url;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use redis::IntoConnectionInfo as _;
+pub use self::url::UrlError;
+use crate::policy::Tables;
 
-/// A change older than this creates no entry (`G` of the cache protocol): beyond the 24 hours that DynamoDB
-/// Streams keeps records (AWS: DynamoDB Streams, data retention).
-pub const AGE_MAX: Duration = Duration::from_hours(25);
+/// The port of a server whose address names none.
+pub(crate) const SERVER_PORT: u16 = 6_379;
 
-/// How long a tombstone stays, and an invalid entry: both hold a floor against replays of older changes, and a
-/// change that outlives them is too old to create an entry.
-pub const TOMBSTONE_TTL: Duration = Duration::from_hours(26);
+/// The port of a sentinel whose address names none.
+pub(crate) const SENTINEL_PORT: u16 = 26_379;
 
-const _: () =
-    assert!(TOMBSTONE_TTL.as_secs() > AGE_MAX.as_secs(), "a tombstone outlives what it must refuse");
-
-/// How to reach one standalone server, and the bounds of talking to it.
+/// How to reach one cache, and the bounds of talking to it.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
-    /// Where the server listens.
-    pub address: Address,
-    /// The database number; 0 unless the server has others.
+    /// Where the cache is.
+    pub servers: Servers,
+    /// TLS to the servers, and to the sentinels; none: plain connections.
+    pub tls: Option<TlsConfig>,
+    /// The database number; 0 unless the server has others. A cluster has database 0 only.
     pub db: i64,
     /// The user; none: `default`.
     pub username: Option<String>,
-    /// The password; none: the server asks for none.
+    /// The password; none: the servers ask for none.
     pub password: Option<Secret>,
-    /// Put before every key: see [`warmcast_proto::key::cache_key`].
+    /// Put before every key: see [`warmcast_proto::key::cache_key`]. A table's policy may have another one.
     pub key_prefix: String,
     /// The longest wait for a connection and for each step of its setup.
     pub connect_timeout: Duration,
-    /// The longest wait for the answers to one pipeline; then the connection is given up. The server may still
+    /// The longest wait for the answers to one pipeline; then its connection is given up. The server may still
     /// execute what was sent, until the deadline of [`apply_deadline`](Self::apply_deadline).
     pub response_timeout: Duration,
-    /// Connections, each shared by the calls that it is given in turn. At least 1.
+    /// Connections to each server, shared by the calls. At least 1.
     pub connections: usize,
+    /// The most pipelines on their way on one connection; further calls wait for their turn. At least 1.
+    pub pipelines_in_flight_max: usize,
     /// The most entries in one pipeline. At least 1.
     pub pipeline_entries_max: usize,
     /// The most bytes in one pipeline; a larger single entry goes alone.
@@ -42,19 +44,20 @@ pub struct CacheConfig {
     /// The largest entry, header included; a larger one is refused. An item of DynamoDB is at most 400 KiB
     /// (AWS: DynamoDB quotas).
     pub value_bytes_max: usize,
-    /// How long a live entry stays; none: until it is evicted.
-    pub live_ttl: Option<Duration>,
     /// How long after the start of a call its changes may land, on the server's clock. Shorter than a lease takes
     /// to expire.
     pub apply_deadline: Duration,
+    /// How each table is cached. The same for everybody who writes to this cache or reads from it.
+    pub tables: Tables,
 }
 
 impl CacheConfig {
-    /// The defaults, for a server at this address.
+    /// The defaults, for the cache on these servers.
     #[must_use]
-    pub fn new(address: Address) -> Self {
+    pub fn new(servers: Servers) -> Self {
         Self {
-            address,
+            servers,
+            tls: None,
             db: 0,
             username: None,
             password: None,
@@ -62,58 +65,111 @@ impl CacheConfig {
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(2),
             connections: 4,
+            pipelines_in_flight_max: 16,
             pipeline_entries_max: 128,
             pipeline_bytes_max: 1 << 20,
             value_bytes_max: 1 << 20,
-            live_ttl: None,
             apply_deadline: Duration::from_secs(2),
+            tables: Tables::default(),
         }
     }
 
-    /// The defaults, for the server that a URL names: `redis://[[user]:password@]host[:port][/db]` or
-    /// `redis+unix:///path[?db=...&user=...&pass=...]`.
+    /// The defaults, for the cache that a URL names.
+    ///
+    /// | URL | cache |
+    /// |---|---|
+    /// | `redis://[[user]:password@]host[:port][/db]` | one server |
+    /// | `redis+unix:///path` | one server, by its Unix domain socket |
+    /// | `redis+sentinel://[[user]:password@]host[:port],host[:port].../master[/db]` | the primary that these sentinels call `master` |
+    /// | `redis+cluster://[[user]:password@]host[:port],host[:port]...` | the cluster that these nodes belong to |
+    ///
+    /// `rediss://`, `rediss+sentinel://` and `rediss+cluster://` are the same with TLS (for everything, sentinels
+    /// included); `valkey` may stand for `redis`. Ports are 6379, or 26379 for sentinels, unless
+    /// named. IPv6 addresses stand in brackets. Special characters in the user, the password, the name of the master
+    /// and a path are percent-encoded.
+    ///
+    /// After a `?` may follow, joined by `&`: `db`, `user` and `pass` (for the socket's form, which has no other
+    /// place for them), and `sentinel_user` and `sentinel_pass`, which the sentinels ask for.
+    ///
+    /// ```
+    /// use warmcast_cache::{CacheConfig, Servers};
+    /// let config = CacheConfig::from_url("rediss+cluster://writer:secret@10.0.0.1,10.0.0.2:7000")?;
+    /// assert!(matches!(&config.servers, Servers::Cluster(seeds) if seeds.len() == 2));
+    /// assert!(config.tls.is_some());
+    /// # Ok::<(), warmcast_cache::UrlError>(())
+    /// ```
     ///
     /// # Errors
-    /// The URL has another form, or asks for TLS. The error does not repeat the URL: it may hold a password.
+    /// The URL has another form. The error does not repeat the URL: it may hold a password.
     pub fn from_url(url: &str) -> Result<Self, UrlError> {
-        if url.starts_with("rediss:") || url.starts_with("valkeys:") {
-            return Err(UrlError::Tls);
-        }
-        let info = url.into_connection_info().map_err(|_| UrlError::Form)?;
-        let address = match info.addr() {
-            redis::ConnectionAddr::Tcp(host, port) => Address::Tcp { host: host.clone(), port: *port },
-            redis::ConnectionAddr::Unix(path) => Address::Unix(path.clone()),
-            _ => return Err(UrlError::Tls),
-        };
-        let settings = info.redis_settings();
-        Ok(Self {
-            db: settings.db(),
-            username: settings.username().map(str::to_owned),
-            password: settings.password().map(Secret::new),
-            ..Self::new(address)
-        })
-    }
-
-    pub(crate) fn connection_info(&self) -> redis::RedisResult<redis::ConnectionInfo> {
-        let address = match &self.address {
-            Address::Tcp { host, port } => redis::ConnectionAddr::Tcp(host.clone(), *port),
-            Address::Unix(path) => redis::ConnectionAddr::Unix(path.clone()),
-        };
-        let mut settings = redis::RedisConnectionInfo::default().set_db(self.db);
-        if let Some(username) = &self.username {
-            settings = settings.set_username(username);
-        }
-        if let Some(password) = &self.password {
-            settings = settings.set_password(password.expose());
-        }
-        // Off in redis 1.x: Nagle's algorithm would hold back the last part of every pipeline.
-        let tcp_settings = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        Ok(address.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp_settings))
+        url::parse(url)
     }
 }
 
-/// Where a server listens.
+/// Where a cache is.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// One server that is a primary. A name that is moved to another server in a failover will do, too.
+    Standalone(Address),
+    /// A primary that sentinels watch over, and name.
+    Sentinel {
+        /// The sentinels; any of them may be down. At least one.
+        addresses: Vec<Address>,
+        /// What the sentinels call the primary (`sentinel monitor NAME ...`).
+        master: String,
+        /// The user that the sentinels know; none: `default`.
+        username: Option<String>,
+        /// The password that the sentinels ask for; none: they ask for none.
+        password: Option<Secret>,
+    },
+    /// Some of a cluster's nodes; they name the others. At least one.
+    Cluster(Vec<Address>),
+}
+
+impl Servers {
+    /// A cluster: its keys belong to slots.
+    #[must_use]
+    pub const fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Standalone(address) => write!(formatter, "{address}"),
+            Self::Sentinel { master, .. } => write!(formatter, "{master} (named by sentinels)"),
+            Self::Cluster(seeds) => match seeds.first() {
+                Some(seed) => write!(formatter, "the cluster of {seed}"),
+                None => formatter.write_str("a cluster"),
+            },
+        }
+    }
+}
+
+/// TLS: whom to trust, and who we are. The server's name is always verified.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TlsConfig {
+    /// The certificates (PEM) of the authorities to trust; none: those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate to show, for servers that ask for one; none: nothing is shown.
+    pub client: Option<ClientCertificate>,
+    /// The name that the servers' certificates have; none: the host that is connected to. For clusters and
+    /// sentinels that name their nodes by IP addresses which are not in the certificates.
+    pub server_name: Option<String>,
+}
+
+/// A certificate and its key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and the authority.
+    pub certificate_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// A host's name or IP address, and a port.
     Tcp {
@@ -155,63 +211,5 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("[redacted]")
-    }
-}
-
-/// Why a URL names no server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// Not a URL of a Redis server.
-    #[error(
-        "the cache's URL is not of the form redis://[[user]:password@]host[:port][/db] or redis+unix:///path \
-         (special characters in the user and the password are percent-encoded)"
-    )]
-    Form,
-    /// TLS is not supported yet.
-    #[error("the cache's URL asks for TLS, which is not supported: use redis:// through a private network")]
-    Tls,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_name_server_database_and_user() {
-        let config = CacheConfig::from_url("redis://writer:s%3Acret@cache.internal:6380/3").unwrap();
-        assert_eq!(config.address, Address::Tcp { host: "cache.internal".into(), port: 6380 });
-        assert_eq!(config.db, 3);
-        assert_eq!(config.username.as_deref(), Some("writer"));
-        assert_eq!(config.password, Some(Secret::new("s:cret")));
-
-        let config = CacheConfig::from_url("redis://127.0.0.1").unwrap();
-        assert_eq!(config.address.to_string(), "127.0.0.1:6379");
-        assert_eq!((config.username, config.password), (None, None));
-
-        let config = CacheConfig::from_url("redis+unix:///run/redis.sock?db=1").unwrap();
-        assert_eq!(config.address, Address::Unix("/run/redis.sock".into()));
-        assert_eq!(config.db, 1);
-    }
-
-    #[test]
-    fn a_password_is_never_shown() {
-        let config = CacheConfig::from_url("redis://:hunter2@localhost").unwrap();
-        assert!(!format!("{config:?}").contains("hunter2"));
-        for url in [
-            "redis://:hunter2@localhost:port",
-            "http://:hunter2@localhost",
-            "redis://:hunter2@localhost/x",
-            ":hunter2@",
-        ] {
-            let error = CacheConfig::from_url(url).unwrap_err();
-            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
-        }
-        assert_eq!(CacheConfig::from_url("rediss://:hunter2@localhost").unwrap_err(), UrlError::Tls);
-    }
-
-    #[test]
-    fn connections_send_without_delay() {
-        let config = CacheConfig::from_url("redis://localhost").unwrap();
-        assert!(config.connection_info().unwrap().tcp_settings().nodelay());
     }
 }

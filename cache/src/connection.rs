@@ -1,30 +1,32 @@
-//! A connection that is opened when it is needed and given up on its first failure.
+//! One connection to one server: opened, authenticated, and carrying pipelines.
 //!
 //! There is no retry here: who calls has its own backoff, and two retry loops on top of each other multiply.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use redis::{AsyncConnectionConfig, ErrorKind, RedisError, Value, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, Value,
+    aio::MultiplexedConnection,
+};
 use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
+    task::{AbortHandle, JoinSet},
+    time::timeout,
 };
 
 use crate::{
-    command::APPLY_SCRIPT,
-    config::{Address, CacheConfig},
+    config::{Address, CacheConfig, Secret, Servers},
     reply::describe,
-    server_clock::Sample,
+    transport::{Transport, is_tls_failure},
 };
 
 /// Why no usable connection could be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// The settings name no server.
-    #[error("cache at {address}: {reason}; correct the address")]
+    /// The settings name no server, or cannot be used.
+    #[error("cache at {address}: {reason}; correct the settings")]
     Settings {
         /// The server.
-        address: Address,
+        address: String,
         /// What is wrong.
         reason: String,
     },
@@ -32,7 +34,7 @@ pub enum ConnectError {
     #[error("connect to the cache at {address}: {reason}; is the server running, and is the address right?")]
     Unreachable {
         /// The server.
-        address: Address,
+        address: String,
         /// What the network says.
         reason: String,
     },
@@ -42,9 +44,20 @@ pub enum ConnectError {
     )]
     Timeout {
         /// The server.
-        address: Address,
+        address: String,
         /// How long it was waited for.
         waited: Duration,
+    },
+    /// The two sides do not trust each other.
+    #[error(
+        "TLS with the cache at {address}: {reason}; check the authority that is trusted (ca_file), the name in \
+         the server's certificate, and the client's certificate if the server asks for one"
+    )]
+    Tls {
+        /// The server.
+        address: String,
+        /// What is wrong.
+        reason: String,
     },
     /// The user or the password is wrong, or missing.
     #[error(
@@ -52,38 +65,48 @@ pub enum ConnectError {
     )]
     Credentials {
         /// The server.
-        address: Address,
+        address: String,
         /// What the server says.
         reason: String,
     },
     /// The user may not run what is needed.
     #[error(
-        "the cache at {address} does not permit what is needed ({reason}); \
-         grant the user +evalsha +script|load +time +role +getrange +set +del +mget on its keys"
+        "the cache at {address} does not permit what is needed ({reason}); grant the user \
+         +evalsha +script|load +time +role +info +get +getrange +set +setrange +del +pttl +pexpire, to read +mget, \
+         in a cluster +cluster|slots +asking +readonly, on sentinels +sentinel|get-master-addr-by-name \
+         +sentinel|master +sentinel|replicas"
     )]
     Permission {
         /// The server.
-        address: Address,
+        address: String,
         /// What the server says.
         reason: String,
     },
     /// A replica takes no writes.
-    #[error("the cache at {address} is a read-only replica; give the address of the primary")]
+    #[error("the cache at {address} is a read-only replica; the address of the primary is needed")]
     Replica {
         /// The server.
-        address: Address,
+        address: String,
     },
     /// The server is still reading its data from disk.
     #[error("the cache at {address} is loading its data; wait until it is done")]
     Loading {
         /// The server.
-        address: Address,
+        address: String,
+    },
+    /// Nobody says which servers have the data.
+    #[error("find the servers of the cache {servers}: {reason}")]
+    Topology {
+        /// The cache.
+        servers: String,
+        /// What those that were asked said.
+        reason: String,
     },
     /// Anything else.
     #[error("set up a connection to the cache at {address}: {reason}")]
     Setup {
         /// The server.
-        address: Address,
+        address: String,
         /// What went wrong.
         reason: String,
     },
@@ -98,27 +121,34 @@ impl ConnectError {
             | Self::Timeout { .. }
             | Self::Replica { .. }
             | Self::Loading { .. }
+            | Self::Topology { .. }
             | Self::Setup { .. } => true,
-            Self::Settings { .. } | Self::Credentials { .. } | Self::Permission { .. } => false,
+            Self::Settings { .. } | Self::Tls { .. } | Self::Credentials { .. } | Self::Permission { .. } => {
+                false
+            }
         }
     }
 
-    fn from_redis(error: &RedisError, config: &CacheConfig) -> Self {
-        let address = config.address.clone();
+    fn from_io(error: &io::Error, address: &Address) -> Self {
+        let (address, reason) = (address.to_string(), error.to_string());
+        if is_tls_failure(error) {
+            return Self::Tls { address, reason };
+        }
+        Self::Unreachable { address, reason }
+    }
+
+    fn from_redis(error: &RedisError, address: &Address) -> Self {
         let reason = describe_failure(error);
-        if error.is_timeout() {
-            return Self::Timeout { address, waited: config.connect_timeout };
-        }
         match error.kind() {
-            ErrorKind::AuthenticationFailed => Self::Credentials { address, reason },
-            ErrorKind::Io => Self::Unreachable { address, reason },
-            ErrorKind::InvalidClientConfig => Self::Settings { address, reason },
-            _ => Self::from_code(error.code(), reason, config),
+            ErrorKind::AuthenticationFailed => Self::Credentials { address: address.to_string(), reason },
+            ErrorKind::Io => Self::Unreachable { address: address.to_string(), reason },
+            ErrorKind::InvalidClientConfig => Self::Settings { address: address.to_string(), reason },
+            _ => Self::from_code(error.code(), reason, address),
         }
     }
 
-    fn from_code(code: Option<&str>, reason: String, config: &CacheConfig) -> Self {
-        let address = config.address.clone();
+    fn from_code(code: Option<&str>, reason: String, address: &Address) -> Self {
+        let address = address.to_string();
         match code {
             Some("NOAUTH" | "WRONGPASS") => Self::Credentials { address, reason },
             Some("NOPERM") => Self::Permission { address, reason },
@@ -127,132 +157,137 @@ impl ConnectError {
             _ => Self::Setup { address, reason },
         }
     }
-}
 
-/// What a connection is opened for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Reading entries: a replica will do.
-    Read,
-    /// Applying changes: on a primary that has the script.
-    Apply,
-}
-
-/// A place for one connection, shared by concurrent calls.
-pub(crate) struct Slot {
-    client: redis::Client,
-    config: Arc<CacheConfig>,
-    purpose: Purpose,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    open: Option<Open>,
-    /// How many were opened so far: the number of the last one.
-    opened: u64,
-    /// The last failure to open one, and when it was known.
-    failed: Option<(Instant, ConnectError)>,
-}
-
-/// An open connection.
-#[derive(Clone)]
-pub(crate) struct Open {
-    pub(crate) connection: MultiplexedConnection,
-    number: u64,
-}
-
-impl Slot {
-    pub(crate) fn new(config: Arc<CacheConfig>, purpose: Purpose) -> Result<Self, ConnectError> {
-        let client = config
-            .connection_info()
-            .and_then(redis::Client::open)
-            .map_err(|error| ConnectError::from_redis(&error, &config))?;
-        Ok(Self { client, config, purpose, state: Mutex::default() })
+    /// What a server answered while its connection was set up.
+    pub(crate) fn from_answer(error: &redis::ServerError, address: &Address) -> Self {
+        Self::from_code(Some(error.code()), describe(error), address)
     }
+}
 
-    /// The open connection, or a new one. Callers that waited while another's attempt failed share its failure,
-    /// so that a dead server costs each of them one timeout and not one after the other.
-    ///
-    /// A new connection that is to apply changes comes with a sample of the server's clock: it may be another
-    /// server than before.
-    pub(crate) async fn open(&self) -> Result<(Open, Option<Sample>), ConnectError> {
-        let called = Instant::now();
-        let mut state = self.state.lock().await;
-        if let Some(open) = &state.open {
-            return Ok((open.clone(), None));
-        }
-        if let Some((known, error)) = &state.failed
-            && *known >= called
-        {
-            return Err(error.clone());
-        }
-        match self.connect().await {
-            Ok((connection, clock)) => {
-                state.opened += 1;
-                let open = Open { connection, number: state.opened };
-                state.open = Some(open.clone());
-                state.failed = None;
-                Ok((open, clock))
-            }
-            Err(error) => {
-                state.failed = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
-    }
+/// Opens connections to the servers of one cache, and to its sentinels.
+pub(crate) struct Connector {
+    transport: Transport,
+    settings: AsyncConnectionConfig,
+    server_login: RedisConnectionInfo,
+    sentinel_login: RedisConnectionInfo,
+    connect_timeout: Duration,
+}
 
-    /// Gives up a connection that failed: the next call opens another.
-    pub(crate) async fn give_up(&self, failed: &Open) {
-        let mut state = self.state.lock().await;
-        if state.open.as_ref().is_some_and(|open| open.number == failed.number) {
-            state.open = None;
-        }
-    }
+/// Whom a connection is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Server,
+    Sentinel,
+}
 
-    async fn connect(&self) -> Result<(MultiplexedConnection, Option<Sample>), ConnectError> {
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.config.connect_timeout))
-            .set_response_timeout(Some(self.config.response_timeout));
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&settings)
-            .await
-            .map_err(|error| ConnectError::from_redis(&error, &self.config))?;
-        let checked = timeout(self.config.connect_timeout, self.check(&mut connection)).await;
-        let clock = checked.unwrap_or_else(|_| {
-            let (address, waited) = (self.config.address.clone(), self.config.connect_timeout);
-            Err(ConnectError::Timeout { address, waited })
+impl Connector {
+    pub(crate) fn new(config: &CacheConfig) -> Result<Self, ConnectError> {
+        let transport = Transport::new(config.tls.as_ref()).map_err(|error| ConnectError::Settings {
+            address: config.servers.to_string(),
+            reason: error.to_string(),
         })?;
-        Ok((connection, clock))
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(Some(config.response_timeout))
+            .set_pipeline_buffer_size(config.pipelines_in_flight_max);
+        let (sentinel_user, sentinel_password) = match &config.servers {
+            Servers::Sentinel { username, password, .. } => (username.as_deref(), password.as_ref()),
+            Servers::Standalone(_) | Servers::Cluster(_) => (None, None),
+        };
+        Ok(Self {
+            transport,
+            settings,
+            server_login: login(config.username.as_deref(), config.password.as_ref()).set_db(config.db),
+            sentinel_login: login(sentinel_user, sentinel_password),
+            connect_timeout: config.connect_timeout,
+        })
     }
 
-    /// Finds out now what would otherwise fail with the first change.
-    async fn check(&self, connection: &mut MultiplexedConnection) -> Result<Option<Sample>, ConnectError> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("PING");
-        if self.purpose == Purpose::Apply {
-            pipeline.cmd("TIME");
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(APPLY_SCRIPT);
-            pipeline.cmd("ROLE");
-        }
-        let answers = connection
-            .send_packed_commands(&pipeline, 0, pipeline.len())
-            .await
-            .map_err(|error| ConnectError::from_redis(&error, &self.config))?;
-        for answer in &answers {
-            if let Value::ServerError(error) = answer {
-                return Err(ConnectError::from_code(Some(error.code()), describe(error), &self.config));
+    /// Connects and logs in, within the timeout.
+    pub(crate) async fn open(&self, address: &Address, peer: Peer) -> Result<Connection, ConnectError> {
+        let opened = timeout(self.connect_timeout, self.open_unhurried(address, peer)).await;
+        opened.unwrap_or_else(|_| {
+            Err(ConnectError::Timeout { address: address.to_string(), waited: self.connect_timeout })
+        })
+    }
+
+    async fn open_unhurried(&self, address: &Address, peer: Peer) -> Result<Connection, ConnectError> {
+        let stream =
+            self.transport.open(address).await.map_err(|error| ConnectError::from_io(&error, address))?;
+        let login = match peer {
+            Peer::Server => &self.server_login,
+            Peer::Sentinel => &self.sentinel_login,
+        };
+        let opened = MultiplexedConnection::new_with_config(login, stream, self.settings.clone()).await;
+        let (multiplexed, driver) = opened.map_err(|error| match error.kind() {
+            ErrorKind::Io => self.cut_off(describe_failure(&error), address),
+            _ => ConnectError::from_redis(&error, address),
+        })?;
+        let mut tasks = JoinSet::new();
+        let driver = tasks.spawn(driver);
+        Ok(Connection { multiplexed, driver, _tasks: Arc::new(tasks) })
+    }
+
+    /// A new connection failed at its first question. With TLS 1.3 that is when a client learns that the server
+    /// asks for a certificate, or does not accept the one it was shown.
+    pub(crate) fn cut_off(&self, reason: String, address: &Address) -> ConnectError {
+        let reason = match self.transport.has_tls() {
+            true => {
+                format!("{reason} (right after the TLS handshake: does the server accept our certificate?)")
             }
+            false => reason,
+        };
+        ConnectError::Unreachable { address: address.to_string(), reason }
+    }
+
+    /// The longest wait for one step of a connection's setup.
+    pub(crate) const fn step_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+}
+
+fn login(username: Option<&str>, password: Option<&Secret>) -> RedisConnectionInfo {
+    // Telling the server this library's name needs a right that nothing else here needs.
+    let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
+    if let Some(username) = username {
+        info = info.set_username(username);
+    }
+    if let Some(password) = password {
+        info = info.set_password(password.expose());
+    }
+    info
+}
+
+/// An open connection. Clones share it; it is closed when the last one goes.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    multiplexed: MultiplexedConnection,
+    driver: AbortHandle,
+    /// Runs the driver, and ends it when it is dropped.
+    _tasks: Arc<JoinSet<()>>,
+}
+
+impl Connection {
+    /// It is known to be closed: nothing can be sent.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.driver.is_finished()
+    }
+
+    /// One round trip: as many answers as there are commands, errors of the server among them, or why there are
+    /// none. Then it is unknown which of them the server carried out.
+    pub(crate) async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<Value>, String> {
+        // Not `query_async`: it gives up all answers for one error among them.
+        let answers = self.multiplexed.clone().send_packed_commands(pipeline, 0, pipeline.len()).await;
+        let answers = answers.map_err(|error| describe_failure(&error))?;
+        if answers.len() != pipeline.len() {
+            return Err(format!("{} answers to {} commands", answers.len(), pipeline.len()));
         }
-        let role = answers.get(3).and_then(|answer| match answer {
-            Value::Array(role) => role.first(),
-            _ => None,
-        });
-        if role.is_some_and(|role| *role == Value::BulkString(b"slave".to_vec())) {
-            return Err(ConnectError::Replica { address: self.config.address.clone() });
-        }
-        Ok(answers.get(1).and_then(Sample::read))
+        Ok(answers)
+    }
+
+    /// One round trip of one command.
+    pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value, String> {
+        self.multiplexed.clone().send_packed_command(command).await.map_err(|error| describe_failure(&error))
     }
 }
 

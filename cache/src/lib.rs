@@ -1,21 +1,54 @@
 //! Everything that touches Redis: connections and the scripts of the cache protocol.
 //!
-//! The server is Redis 6.2 or later, or Valkey. Modules in the order in which a change meets them: the [`config`]
-//! says which server and which bounds; a `command` is made of each change, and an `outcome` of each `reply` (pure);
-//! a `connection` carries them; [`apply`] sends commands in pipelines and gives each change an outcome of its own.
-//! [`snapshot`] reads entries back in bulk.
+//! The servers are Redis 6.2 or later, or Valkey: one alone, one that sentinels watch over, or a cluster. Modules in
+//! the order in which data flows through them.
 
 pub mod config;
+pub mod policy;
+pub mod shape;
 mod outcome;
-mod command;
+mod script;
+mod call;
 mod reply;
 mod server_clock;
+mod transport;
 mod connection;
-pub mod apply;
-pub mod snapshot;
+mod topology;
+mod directory;
+mod sample;
+mod node;
+mod nodes;
+mod watch;
+mod exchange;
+pub mod read;
+mod cache;
+mod apply;
+mod leases;
+mod backfill;
+mod watermark;
+mod item_id;
+#[cfg(feature = "master")]
+mod backoff;
+#[cfg(feature = "master")]
+mod table_queue;
+#[cfg(feature = "master")]
+pub mod master;
+#[cfg(feature = "master")]
+pub mod filler;
+pub mod reader;
 
-pub use apply::Applier;
-pub use config::{Address, CacheConfig, Secret, UrlError};
+pub use backfill::{Backfill, Backfilled, ReadStart};
+pub use cache::{Cache, ItemRef};
+pub use config::{Address, CacheConfig, ClientCertificate, Secret, Servers, TlsConfig, UrlError};
 pub use connection::ConnectError;
-pub use outcome::{ApplyError, Outcome, Refusal};
-pub use snapshot::{Snapshot, SnapshotError};
+#[cfg(feature = "master")]
+pub use filler::{FillAnswer, FillError, Filler, FillerConfig};
+pub use item_id::ItemId;
+pub use leases::{Acquired, Fill, Filled, Invalidated, Token};
+#[cfg(feature = "master")]
+pub use master::{Master, MasterConfig, MasterError};
+pub use outcome::{CacheError, Outcome, Refusal};
+pub use policy::{TablePolicy, Tables};
+pub use read::{EntryReads, ReadFrom};
+pub use reader::{Answer, ReadError, Reader, ReaderConfig, ReaderError, Row};
+pub use watermark::WATERMARK_KEY;

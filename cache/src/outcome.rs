@@ -1,26 +1,33 @@
-//! What can become of a change that is to be applied.
+//! What can become of a change that is to be applied, and why a call of the cache has no answer.
 
 use std::sync::Arc;
 
 use warmcast_proto::entry::EntryError;
 
+use crate::shape::ShapeError;
+
 /// What became of a change. Each of these is final: acknowledge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Written.
+    /// Written. In a table that caches only what is read this may be as invalid: where it is not known whether the
+    /// change is news, only its position is kept.
     Applied,
     /// The cache already holds this position or a later one.
     Stale,
-    /// Nothing with a floor was there and the change is older than [`AGE_MAX`](crate::config::AGE_MAX): the key is
-    /// left absent, which is a miss and always safe.
-    TooOld,
+    /// No entry of the stream was there, and nothing proves that the change is news: it is old, or floors may have
+    /// been evicted since it was made. The key is left absent, which is a miss and always safe.
+    LeftAbsent,
+    /// The entry is from a fill that saw the change already: its floor was raised, its item stays.
+    Covered,
+    /// The table caches only what is read, and nothing is cached for the key.
+    Skipped,
 }
 
-/// Why a change was not applied.
+/// Why a call of the cache has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ApplyError {
+pub enum CacheError {
     /// The server could not be asked, did not answer, or is in a state that passes. It is not known whether the
-    /// change was applied. Apply it again, after a while.
+    /// call was carried out. Do it again, after a while.
     #[error("the cache at {address} is unavailable: {reason}")]
     Unavailable {
         /// The server.
@@ -28,16 +35,16 @@ pub enum ApplyError {
         /// What happened.
         reason: Arc<str>,
     },
-    /// The change reached the server after its deadline and was not applied. The server is slow, or this process
-    /// was stopped for a while: so make sure that you still hold your lease before you apply it again. It is not
-    /// done here, because then a writer that lost its lease while it was stopped would pass the fence.
-    #[error("the change reached the cache at {address} after its deadline")]
+    /// The call reached the server after its deadline and was not carried out. The server is slow, or this process
+    /// was stopped for a while: so make sure that you still hold your lease before you do it again. It is not done
+    /// here, because then a writer that lost its lease while it was stopped would pass the fence.
+    #[error("the call reached the cache at {address} after its deadline")]
     PastDeadline {
         /// The server.
         address: Arc<str>,
     },
-    /// This change will never be applied as it is: set it aside.
-    #[error("the cache at {address} cannot take the change: {refusal}")]
+    /// This call will never be carried out as it is: set it aside.
+    #[error("the cache at {address} cannot take this: {refusal}")]
     Refused {
         /// The server.
         address: Arc<str>,
@@ -46,7 +53,7 @@ pub enum ApplyError {
     },
 }
 
-/// Why a change will never be applied as it is.
+/// Why a call will never be carried out as it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The key holds something that is not an entry of this version: a list, a foreign text, or the entry of a
@@ -66,13 +73,19 @@ pub enum Refusal {
     /// The change does not fit an entry's header.
     #[error(transparent)]
     Header(EntryError),
+    /// The item cannot be shaped as its table's policy says.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// A backfill of a table that caches only what is read.
+    #[error("its table caches only what is read, and is not backfilled")]
+    NotBackfilled,
     /// The server's own words.
     #[error("{0}")]
     Server(String),
 }
 
-impl ApplyError {
-    /// Applying the change again may succeed. Otherwise it never will: set it aside.
+impl CacheError {
+    /// Doing it again may succeed. Otherwise it never will: set it aside.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {

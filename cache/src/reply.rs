@@ -1,52 +1,107 @@
-//! What the server's answers mean. Pure.
+//! What the servers' errors mean. Pure.
 //!
 //! Every answer of a pipeline is judged by itself: an error of one entry says nothing about its neighbours.
 
 use redis::{ServerError, Value};
 
-use crate::outcome::{Outcome, Refusal};
+use crate::{
+    config::{Address, SERVER_PORT},
+    outcome::Refusal,
+};
 
-/// The answer to one call of the apply script.
+/// What to make of one answer.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Reply {
-    Outcome(Outcome),
-    /// It arrived after its deadline.
-    PastDeadline,
-    /// The entry is at fault: sending it again gives the same answer.
-    Refused(Refusal),
+pub(crate) enum Verdict {
+    /// It is one.
+    Answer(Value),
     /// The server has lost the script.
     NoScript,
+    /// The key belongs to another server, for good.
+    Moved(Redirect),
+    /// The key is on its way to another server: this one call goes there.
+    Ask(Redirect),
+    /// The server is a replica, or has become one.
+    ReadOnly(String),
     /// The server is at fault: another time the entry may be taken.
     Unavailable(String),
+    /// The entry is at fault: sending it again gives the same answer.
+    Refused(Refusal),
 }
 
-impl Reply {
-    pub(crate) fn read(answer: &Value) -> Self {
+/// Where a server sends a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Redirect {
+    /// None: the host of the server that said it.
+    host: Option<String>,
+    port: u16,
+}
+
+impl Redirect {
+    /// Reads `slot host:port`.
+    fn read(details: &str) -> Option<Self> {
+        let (_slot, address) = details.trim().split_once(' ')?;
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        // An empty host is the server's own, a '?' a name that it does not know (Redis: CLUSTER SLOTS).
+        let host = (!host.is_empty() && host != "?").then(|| host.to_owned());
+        Some(Self { host, port: port.parse().ok()? })
+    }
+
+    pub(crate) fn address(&self, said_by: &Address) -> Address {
+        let own_host = || match said_by {
+            Address::Tcp { host, .. } => host.clone(),
+            Address::Unix(_) => "localhost".to_owned(),
+        };
+        let port = if self.port == 0 { SERVER_PORT } else { self.port };
+        Address::Tcp { host: self.host.clone().unwrap_or_else(own_host), port }
+    }
+}
+
+impl Verdict {
+    pub(crate) fn read(answer: Value) -> Self {
         match answer {
-            Value::Int(1) => Self::Outcome(Outcome::Applied),
-            Value::Int(2) => Self::Outcome(Outcome::Stale),
-            Value::Int(3) => Self::Outcome(Outcome::TooOld),
-            Value::Int(4) => Self::PastDeadline,
-            Value::Int(5) => Self::Refused(Refusal::ForeignValue),
-            Value::ServerError(error) => Self::read_error(error),
-            // Another script under this hash, or a proxy that makes up answers.
-            other => Self::Unavailable(format!("the apply script answered with {}", type_name(other))),
+            Value::ServerError(error) => Self::read_error(&error),
+            other => Self::Answer(other),
         }
     }
 
     fn read_error(error: &ServerError) -> Self {
         let text = describe(error);
+        let redirect = || error.details().and_then(Redirect::read);
         match error.code() {
             "NOSCRIPT" => Self::NoScript,
-            // States of the server, or of this client's rights: they pass, or an operator ends them, and then
-            // the same entry is taken.
-            "LOADING" | "READONLY" | "OOM" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY" | "TRYAGAIN"
-            | "MISCONF" | "NOREPLICAS" | "UNKILLABLE" | "NOAUTH" | "NOPERM" | "MOVED" | "ASK" => {
-                Self::Unavailable(text)
-            }
+            "MOVED" => redirect().map_or(Self::Unavailable(text), Self::Moved),
+            "ASK" => redirect().map_or(Self::Unavailable(text), Self::Ask),
+            "READONLY" => Self::ReadOnly(text),
+            code if PASSING.contains(&code) => Self::Unavailable(text),
+            "ERR" if passes(&text) => Self::Unavailable(text),
             _ => Self::Refused(Refusal::Server(text)),
         }
     }
+}
+
+/// States of the server, or of this client's rights: they pass, or an operator ends them, and then the same entry
+/// is taken.
+const PASSING: [&str; 11] = [
+    "LOADING",
+    "OOM",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "BUSY",
+    "TRYAGAIN",
+    "MISCONF",
+    "NOREPLICAS",
+    "UNKILLABLE",
+    "NOAUTH",
+    "NOPERM",
+];
+
+/// Inside scripts a right that is missing has another code since Redis 7.0, and before it any error of a command
+/// stands within that of the script.
+fn passes(text: &str) -> bool {
+    let is_within = |code: &&str| text.contains(&format!("-{code} "));
+    text.contains("The user executing the script can't")
+        || (text.contains("Error running script") && PASSING.iter().chain(&["READONLY"]).any(is_within))
 }
 
 /// The code and the words of the server's error.
@@ -57,39 +112,18 @@ pub(crate) fn describe(error: &ServerError) -> String {
     }
 }
 
-/// A value's type: its content may be anything, so it is not shown.
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Nil => "nil",
-        Value::Int(_) => "another number",
-        Value::BulkString(_) | Value::SimpleString(_) => "a text",
-        Value::Array(_) => "an array",
-        _ => "a value of another type",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reply(wire: &str) -> Reply {
-        Reply::read(&redis::parse_redis_value(wire.as_bytes()).unwrap())
-    }
-
-    #[test]
-    fn the_scripts_numbers_are_its_outcomes() {
-        assert_eq!(reply(":1\r\n"), Reply::Outcome(Outcome::Applied));
-        assert_eq!(reply(":2\r\n"), Reply::Outcome(Outcome::Stale));
-        assert_eq!(reply(":3\r\n"), Reply::Outcome(Outcome::TooOld));
-        assert_eq!(reply(":4\r\n"), Reply::PastDeadline);
-        assert_eq!(reply(":5\r\n"), Reply::Refused(Refusal::ForeignValue));
+    fn verdict(wire: &str) -> Verdict {
+        Verdict::read(redis::parse_redis_value(wire.as_bytes()).unwrap())
     }
 
     #[test]
     fn states_of_the_server_pass_and_the_entry_is_kept() {
         for code in [
             "LOADING",
-            "READONLY",
             "OOM",
             "CLUSTERDOWN",
             "MASTERDOWN",
@@ -99,27 +133,45 @@ mod tests {
             "NOREPLICAS",
             "NOAUTH",
             "NOPERM",
-            "MOVED",
         ] {
-            let reply = reply(&format!("-{code} 1 words of the server\r\n"));
+            let verdict = verdict(&format!("-{code} words of the server\r\n"));
             assert!(
-                matches!(&reply, Reply::Unavailable(text) if text.starts_with(code)),
-                "{code}: {reply:?}"
+                matches!(&verdict, Verdict::Unavailable(text) if text.starts_with(code)),
+                "{code}: {verdict:?}"
             );
         }
-        assert_eq!(reply("-NOSCRIPT No matching script.\r\n"), Reply::NoScript);
+        assert_eq!(verdict("-NOSCRIPT No matching script.\r\n"), Verdict::NoScript);
+        assert!(matches!(verdict("-READONLY You can't write.\r\n"), Verdict::ReadOnly(_)));
+        for within in [
+            "ERR Error running script (call to f_1): @user_script:3: @user_script: 3: -OOM command not allowed",
+            "ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:3.",
+        ] {
+            assert!(matches!(verdict(&format!("-{within}\r\n")), Verdict::Unavailable(_)), "{within}");
+        }
     }
 
     #[test]
-    fn other_errors_are_the_entrys_own() {
+    fn other_errors_are_the_entrys_own_and_other_answers_are_answers() {
         let text = "ERR Protocol error: invalid bulk length".to_owned();
-        assert_eq!(reply(&format!("-{text}\r\n")), Reply::Refused(Refusal::Server(text)));
+        assert_eq!(verdict(&format!("-{text}\r\n")), Verdict::Refused(Refusal::Server(text)));
+        assert_eq!(verdict(":1\r\n"), Verdict::Answer(Value::Int(1)));
+        assert_eq!(verdict("$-1\r\n"), Verdict::Answer(Value::Nil));
     }
 
     #[test]
-    fn answers_that_the_script_does_not_give_are_not_taken_for_done() {
-        for wire in [":0\r\n", ":6\r\n", "$2\r\nOK\r\n", "+OK\r\n", "$-1\r\n", "*0\r\n"] {
-            assert!(matches!(reply(wire), Reply::Unavailable(_)), "{wire:?}");
+    fn redirects_name_a_server() {
+        let said_by = Address::Tcp { host: "here".to_owned(), port: 1 };
+        let address = |wire: &str| match verdict(wire) {
+            Verdict::Moved(redirect) | Verdict::Ask(redirect) => redirect.address(&said_by).to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(address("-MOVED 3999 10.0.0.1:6381\r\n"), "10.0.0.1:6381");
+        assert_eq!(address("-ASK 3999 node.internal:6381\r\n"), "node.internal:6381");
+        assert_eq!(address("-MOVED 3999 ::1:6381\r\n"), "[::1]:6381");
+        assert_eq!(address("-MOVED 3999 :6381\r\n"), "here:6381");
+        assert_eq!(address("-MOVED 3999 ?:6381\r\n"), "here:6381");
+        for garbled in ["-MOVED\r\n", "-MOVED 3999\r\n", "-ASK 3999 host\r\n", "-ASK 3999 host:x\r\n"] {
+            assert!(matches!(verdict(garbled), Verdict::Unavailable(_)), "{garbled}");
         }
     }
 }

@@ -32,9 +32,21 @@ impl Sample {
         Some(Self { arrived: Instant::now(), server_ms })
     }
 
-    fn after(self, wait: Duration, now: Instant) -> u64 {
-        let since = (now.saturating_duration_since(self.arrived) + wait).as_millis();
-        self.server_ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
+    fn at(self, instant: Instant) -> u64 {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        match instant.checked_duration_since(self.arrived) {
+            Some(since) => self.server_ms.saturating_add(ms(since)),
+            // One more, because what is left of a millisecond is cut off.
+            None => {
+                let before = self.arrived.saturating_duration_since(instant);
+                self.server_ms.saturating_sub(ms(before).saturating_add(1))
+            }
+        }
+    }
+
+    /// The server's clock when the sample arrived, or earlier.
+    pub(crate) const fn server_ms(self) -> u64 {
+        self.server_ms
     }
 }
 
@@ -47,10 +59,9 @@ impl ServerClock {
         *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
 
-    /// The time on the server's clock `wait` from now, in ms since the epoch: not later than it will be.
-    pub(crate) fn after(&self, wait: Duration) -> u64 {
-        let sample = *self.sample.lock().unwrap_or_else(PoisonError::into_inner);
-        sample.after(wait, Instant::now())
+    /// What the server's clock shows at this time, in ms since the epoch: that or more.
+    pub(crate) fn at(&self, instant: Instant) -> u64 {
+        self.sample.lock().unwrap_or_else(PoisonError::into_inner).at(instant)
     }
 }
 
@@ -68,12 +79,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_clock_goes_on_from_the_last_sample() {
         let clock = ServerClock::new(Sample::read(&time_answer("1784000000", "999999")).unwrap());
-        assert_eq!(clock.after(Duration::ZERO), 1_784_000_000_999);
+        let began = Instant::now();
+        assert_eq!(clock.at(began), 1_784_000_000_999);
         tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(clock.after(Duration::from_secs(2)), 1_784_000_003_499);
+        assert_eq!(clock.at(Instant::now() + Duration::from_secs(2)), 1_784_000_003_499);
         // The server's clock was set back: the newest sample counts.
         clock.record(Sample::read(&time_answer("1784000000", "0")).unwrap());
-        assert_eq!(clock.after(Duration::ZERO), 1_784_000_000_000);
+        assert_eq!(clock.at(Instant::now()), 1_784_000_000_000);
+        // A time before the sample, too, is never reckoned late.
+        assert_eq!(clock.at(began), 1_783_999_999_499);
     }
 
     #[test]

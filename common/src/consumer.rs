@@ -9,21 +9,28 @@
 //! - A checkpoint is written only by the owner of the lease, judged by the store ([`store`]).
 //! - A shard is read only when the end of every parent is checkpointed ([`lineage`]).
 //! - Every lease that may be read ends up with an owner; nobody is taken for dead by another's clock ([`membership`]).
+//! - Everything created before the fleet's watermark is done ([`coverage`], [`watermark`]).
 //! - What is read and not done is bounded in bytes and in records ([`budget`], [`window`]).
 
 pub mod sequence_number;
 pub mod checkpoint;
 pub mod source;
 pub mod budget;
+pub mod history;
 pub mod window;
 pub mod ack;
 pub mod processor;
+pub mod settling;
 pub mod lag;
+pub mod coverage;
+pub mod rewind;
 pub mod store;
+pub mod onset;
 pub mod kcl;
 pub mod lineage;
 pub mod assignment;
 pub mod membership;
+pub mod watermark;
 pub mod worker;
 pub mod progress;
 mod orders;
@@ -43,8 +50,9 @@ pub use budget::ByteBudget;
 pub use checkpoint::Checkpoint;
 pub use lag::Lags;
 pub use outcome::ShardExit;
-pub use processor::{Delivery, Processor};
+pub use processor::{Asked, Delivery, Processor};
+pub use rewind::{Rewind, Rewinds};
 pub use sequence_number::SequenceNumber;
-pub use source::{Listing, Page, Shard, SourceError, SourceRecord, StreamSource};
+pub use source::{Listing, Page, Shard, SourceError, SourceRecord, StreamSource, WatermarkRule};
 pub use supervisor::{Consumer, Subscription};
 pub use worker::{Worker, WorkerConfig};

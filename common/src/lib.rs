@@ -9,6 +9,7 @@ pub mod config;
 pub mod telemetry;
 pub mod shutdown;
 pub mod clock;
+pub mod fence;
 pub mod retry;
 pub mod aws;
 pub mod dead_letter;

@@ -24,6 +24,8 @@ pub const KINESIS_READ_INTERVAL_MIN: Duration = Duration::from_millis(200);
 pub const KINESIS_READ_RECORDS_MAX: i32 = 1_000;
 /// Bytes that one Kinesis GetRecords call can answer with (AWS: GetRecords, 10 MiB).
 pub const KINESIS_PAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// No stream keeps its records for less (AWS: Kinesis Data Streams, changing the data retention period: 24 hours).
+pub const KINESIS_RETENTION_MIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// Records of one DynamoDB Streams GetRecords call (AWS: GetRecords, 1,000 records or 1 MB).
 pub const DYNAMODB_STREAMS_READ_RECORDS_MAX: i32 = 1_000;
@@ -49,6 +51,16 @@ pub const CLAIMS_MAX: usize = 1_000;
 /// Tries to find the children of an ended shard before the next full listing: they appear late
 /// (awslabs/dynamodb-streams-kinesis-adapter asks up to ten times).
 pub const CHILD_SHARD_TRIES_MAX: u32 = 10;
+
+/// How long one child of a finished shard may show without the others. Not documented for DynamoDB Streams; Kinesis
+/// tells all children at once with the last page.
+pub const CHILDREN_SETTLE: Duration = Duration::from_secs(5);
+/// Reads in a row that found nothing before a source that does not tell its tip is taken to be read up to it (AWS:
+/// DynamoDB Streams GetRecords, "it might take multiple calls to get to a portion of the shard that contains stream
+/// records").
+pub const TIP_EMPTY_READS_MIN: u32 = 3;
+/// Pause between two looks at the fleet's watermark.
+pub const WATERMARK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Records of one shard that may be read and not yet done.
 pub const WINDOW_RECORDS_MAX: usize = 65_536;

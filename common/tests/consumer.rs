@@ -32,6 +32,10 @@ mod state_store;
 mod ordering;
 #[path = "consumer/checkpoints.rs"]
 mod checkpoints;
+#[path = "consumer/watermarks.rs"]
+mod watermarks;
+#[path = "consumer/rewinds.rs"]
+mod rewinds;
 #[path = "consumer/failures.rs"]
 mod failures;
 #[path = "consumer/leases.rs"]

@@ -44,5 +44,7 @@ mod streams;
 mod lineage;
 #[path = "fleet/traces.rs"]
 mod traces;
+#[path = "fleet/watermarks.rs"]
+mod watermarks;
 #[path = "fleet/simulation.rs"]
 mod simulation;

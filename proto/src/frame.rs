@@ -1,7 +1,7 @@
 //! The frame: what one Kinesis record carries.
 //!
 //! A 16-byte header, then the body (a protobuf `warmcast.v1.FrameBody`, see `proto/schema`), stored as it is or
-//! compressed. Numbers are big-endian.
+//! compressed. Numbers are big-endian. A frame has changes, or it is a heartbeat, which tells how far the stream is.
 //!
 //! | bytes | what | content |
 //! |---|---|---|
@@ -20,7 +20,7 @@ mod build;
 mod decode;
 
 pub use build::{BuildError, Compressor, FrameBuilder, change_len};
-pub use decode::{ChangeError, ChangeErrorReason, FrameError, decode};
+pub use decode::{ChangeError, ChangeErrorReason, Frame, FrameError, decode};
 
 /// The schema's own types of a body. The codec here writes and reads the same bytes without them; they are for
 /// tools and tests that want the schema's view.
@@ -40,6 +40,9 @@ pub const HEADER_LEN: usize = 16;
 /// The most bytes of a frame's body: a record of at most 1 MiB that compresses four to one. Larger is refused
 /// by the builder.
 pub const FRAME_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// The most bytes that [`FrameBuilder::read_at`] adds to a body.
+pub const READ_MS_LEN_MAX: usize = 1 + 10;
 
 /// The most changes in a frame. Decoding allocates per change, so without it 4 MiB of empty changes would take
 /// hundreds of megabytes.

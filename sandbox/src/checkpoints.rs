@@ -340,8 +340,8 @@ pub async fn read_frames(
 fn unpack(shard: &str, sequence: &str, data: Bytes) -> Result<Source<Change>, CheckError> {
     let broken =
         |reason: String| CheckError::Frame { shard: shard.to_owned(), record: sequence.to_owned(), reason };
-    let changes = frame::decode(data, FRAME_BODY_BYTES_MAX).map_err(|error| broken(error.to_string()))?;
-    let effects: Result<Vec<Change>, _> = changes.into_iter().collect();
+    let frame = frame::decode(data, FRAME_BODY_BYTES_MAX).map_err(|error| broken(error.to_string()))?;
+    let effects: Result<Vec<Change>, _> = frame.changes.into_iter().collect();
     Ok(Source {
         shard: shard.to_owned(),
         sequence: DecimalSequence::parse(sequence).ok_or_else(|| broken("its number is none".to_owned()))?,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
@@ -17,6 +18,13 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn dynamodb(url: &str, region: &str) -> aws_sdk_dynamodb::Client {
     aws_sdk_dynamodb::Client::new(&config(url, region))
+}
+
+/// The same for callers that send again by themselves what failed.
+#[must_use]
+pub fn dynamodb_without_retries(url: &str, region: &str) -> aws_sdk_dynamodb::Client {
+    let config = config(url, region).into_builder().retry_config(RetryConfig::disabled()).build();
+    aws_sdk_dynamodb::Client::new(&config)
 }
 
 /// A client for DynamoDB Streams at `url`.

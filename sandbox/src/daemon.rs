@@ -1,18 +1,24 @@
 //! The real daemons as child processes: their configuration files, their start, their end.
 
-use std::collections::BTreeMap;
+mod config;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::Serialize;
 use tokio::process::Command;
 
 use crate::clients::CREDENTIAL;
 use crate::log::{Log, Stats};
 use crate::process::{Process, ProcessError};
+use config::{
+    AggregatorConfig, Batch, CacheWriterConfig, DeadLetters, KinesisConfig, LogConfig, Master, RedisConfig,
+    RegionConfig, State, TableConfig, Watermark,
+};
 
 /// The stream's name in every region.
 pub const STREAM: &str = "warmcast";
@@ -72,7 +78,8 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// The aggregator: reads the streams of `tables`, writes to the Kinesis of each of `regions` (name, URL).
+    /// The only aggregator: reads the streams of `tables`, writes to the Kinesis of each of `regions`.
+    /// `streams_endpoint` is where DynamoDB Streams is, if it is not where DynamoDB is.
     ///
     /// # Errors
     /// Its files cannot be written.
@@ -81,12 +88,15 @@ impl Daemon {
         dynamodb: Endpoint,
         tables: &[String],
         regions: &[Endpoint],
+        streams_endpoint: Option<String>,
+        timing: DaemonTiming,
     ) -> Result<Self, DaemonError> {
         let worker = FleetWorker {
             worker_id: "aggregator-1".to_owned(),
-            streams_endpoint: None,
+            streams_endpoint,
             from_trim_horizon: true,
-            timing: None,
+            timing: timing.worker,
+            watermark_interval_ms: timing.watermark_interval_ms,
             stats_interval_ms: STATS_INTERVAL_MS,
         };
         Self::new_aggregator("aggregator", directory, dynamodb, tables, regions, worker)
@@ -128,6 +138,7 @@ impl Daemon {
                 .map(|region| (region.region.clone(), RegionConfig::new(region)))
                 .collect(),
             worker: worker.timing,
+            watermark: worker.watermark_interval_ms.map(|interval_ms| Watermark { interval_ms }),
             batch: Batch { buckets: BUCKETS, linger_ms: LINGER_MS },
             dead_letters: DeadLetters { directory: dead_letters.clone() },
             log: LogConfig { stats_interval_ms: worker.stats_interval_ms, ..LogConfig::default() },
@@ -135,25 +146,26 @@ impl Daemon {
         Self::new(name.to_owned(), "aggregator", directory, &config, state_table, dead_letters)
     }
 
-    /// The cache-writer of the region of `kinesis`.
+    /// A cache-writer of a region.
     ///
     /// # Errors
     /// Its files cannot be written.
-    pub fn cache_writer(
-        directory: &Path,
-        dynamodb: Endpoint,
-        kinesis: Endpoint,
-        redis_url: String,
-    ) -> Result<Self, DaemonError> {
-        let name = format!("cache-writer-{}", kinesis.region);
+    pub fn cache_writer(directory: &Path, plan: CacheWriterPlan) -> Result<Self, DaemonError> {
+        let fleet = format!("cache-writer-{}", plan.kinesis.region);
+        let name = match plan.number {
+            1 => fleet.clone(),
+            number => format!("{fleet}-{number}"),
+        };
         let dead_letters = directory.join(format!("{name}-dead-letters"));
-        let state_table = format!("warmcast-{name}");
+        let state_table = format!("warmcast-{fleet}");
         let config = CacheWriterConfig {
             worker_id: name.clone(),
-            kinesis: KinesisConfig { stream: STREAM, endpoint: kinesis },
-            dynamodb,
+            kinesis: KinesisConfig { stream: STREAM, endpoint: plan.kinesis },
+            master: plan.dynamodb.clone(),
+            dynamodb: plan.dynamodb,
             state: State { table: state_table.clone(), create: true },
-            redis: RedisConfig { url: redis_url, key_prefix: String::new() },
+            redis: RedisConfig { url: plan.redis_url, key_prefix: String::new() },
+            worker: plan.timing,
             dead_letters: DeadLetters { directory: dead_letters.clone() },
             log: LogConfig::default(),
         };
@@ -239,6 +251,26 @@ impl Daemon {
         self.process.as_mut().and_then(Process::exit_status)
     }
 
+    /// Freezes it (SIGSTOP): it does nothing, and keeps all it has.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn freeze(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a frozen one go on (SIGCONT).
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn thaw(&self) -> Result<(), ProcessError> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
+        self.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
+    }
+
     /// kill -9. `start` starts it again.
     ///
     /// # Errors
@@ -300,6 +332,21 @@ impl Endpoint {
     }
 }
 
+/// What a cache-writer is told.
+#[derive(Clone, Debug)]
+pub struct CacheWriterPlan {
+    /// Which of its region's fleet it is, from 1.
+    pub number: u32,
+    /// The region's Kinesis.
+    pub kinesis: Endpoint,
+    /// The DynamoDB that has the state table and, in the sandbox, the master tables.
+    pub dynamodb: Endpoint,
+    /// The region's Redis.
+    pub redis_url: String,
+    /// Its `[worker]` section.
+    pub timing: WorkerTiming,
+}
+
 /// What an aggregator is told when it is one of a fleet.
 #[derive(Clone, Debug)]
 pub struct FleetWorker {
@@ -309,126 +356,54 @@ pub struct FleetWorker {
     pub streams_endpoint: Option<String>,
     /// Whether a stream that was never read is begun with its oldest record, or with what comes from now on.
     pub from_trim_horizon: bool,
-    /// Its `[worker]` section; without one, the defaults.
-    pub timing: Option<WorkerTiming>,
+    /// Its `[worker]` section.
+    pub timing: WorkerTiming,
+    /// Pause between its heartbeats to the regions; without one, the default.
+    pub watermark_interval_ms: Option<u64>,
     /// Pause between two reports of its counters.
     pub stats_interval_ms: u64,
 }
 
-/// The keys of `[worker]` that a fleet's timing depends on, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct WorkerTiming {
-    /// A worker whose heartbeat has stood still for so long is taken for dead.
-    pub lease_duration_ms: u64,
-    /// Pause between heartbeats.
-    pub heartbeat_interval_ms: u64,
-    /// The longest pause between two looks at the leases.
-    pub sync_interval_ms: u64,
-    /// The longest pause between two reads of an idle shard.
-    pub idle_poll_max_ms: u64,
+/// How fast a world's daemons work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DaemonTiming {
+    /// The `[worker]` section of each.
+    pub worker: WorkerTiming,
+    /// Pause between the aggregator's heartbeats to the regions; without one, the default.
+    pub watermark_interval_ms: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct AggregatorConfig {
-    worker_id: String,
-    dynamodb: Master,
-    state: State,
-    tables: BTreeMap<String, TableConfig>,
-    regions: BTreeMap<String, RegionConfig>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    worker: Option<WorkerTiming>,
-    batch: Batch,
-    dead_letters: DeadLetters,
-    log: LogConfig,
-}
-
-#[derive(Serialize)]
-struct Master {
-    #[serde(flatten)]
-    endpoint: Endpoint,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    streams_endpoint: Option<String>,
-}
-
-#[derive(Serialize)]
-struct CacheWriterConfig {
-    worker_id: String,
-    kinesis: KinesisConfig,
-    dynamodb: Endpoint,
-    state: State,
-    redis: RedisConfig,
-    dead_letters: DeadLetters,
-    log: LogConfig,
-}
-
-#[derive(Serialize)]
-struct State {
-    table: String,
-    create: bool,
-}
-
-#[derive(Serialize)]
-struct TableConfig {
-    initial_position: &'static str,
-}
-
-/// In the aggregator's configuration the region is the table's name, not a key in it.
-#[derive(Serialize)]
-struct RegionConfig {
-    stream: &'static str,
-    kinesis: RegionKinesis,
-}
-
-impl RegionConfig {
-    fn new(endpoint: &Endpoint) -> Self {
-        let kinesis = RegionKinesis {
-            endpoint: endpoint.endpoint.clone(),
-            access_key_id: endpoint.access_key_id.clone(),
-            secret_access_key: endpoint.secret_access_key,
-        };
-        Self { stream: STREAM, kinesis }
+impl Default for DaemonTiming {
+    fn default() -> Self {
+        Self { worker: WorkerTiming::of_a_short_life(), watermark_interval_ms: None }
     }
 }
 
-#[derive(Serialize)]
-struct RegionKinesis {
-    endpoint: String,
-    access_key_id: String,
-    secret_access_key: &'static str,
+/// The keys of `[worker]` that a fleet's timing depends on, in milliseconds; what is not there has its default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WorkerTiming {
+    /// A worker whose heartbeat has stood still for so long is taken for dead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_duration_ms: Option<u64>,
+    /// Pause between heartbeats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_interval_ms: Option<u64>,
+    /// The longest pause between two looks at the leases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_interval_ms: Option<u64>,
+    /// Pause between two full listings of a stream's shards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listing_interval_ms: Option<u64>,
+    /// The longest pause between two reads of an idle shard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_poll_max_ms: Option<u64>,
 }
 
-#[derive(Serialize)]
-struct KinesisConfig {
-    stream: &'static str,
-    #[serde(flatten)]
-    endpoint: Endpoint,
-}
-
-#[derive(Serialize)]
-struct RedisConfig {
-    url: String,
-    key_prefix: String,
-}
-
-#[derive(Serialize)]
-struct Batch {
-    buckets: u32,
-    linger_ms: u64,
-}
-
-#[derive(Serialize)]
-struct DeadLetters {
-    directory: PathBuf,
-}
-
-#[derive(Serialize)]
-struct LogConfig {
-    format: &'static str,
-    stats_interval_ms: u64,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self { format: "json", stats_interval_ms: STATS_INTERVAL_MS }
+impl WorkerTiming {
+    /// For a world that lives for seconds: a stream's watermark is not known before its shards were listed several
+    /// times, which by default takes half a minute.
+    #[must_use]
+    pub fn of_a_short_life() -> Self {
+        Self { sync_interval_ms: Some(500), listing_interval_ms: Some(1_000), ..Self::default() }
     }
 }

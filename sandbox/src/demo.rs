@@ -1,4 +1,8 @@
-//! The demo: bring up the world, make traffic, show it, and compare every row at the end.
+//! The demo: bring up the world, make traffic, let a bidder read in every region, flush one region's cache half-way,
+//! show all of it, and compare every row at the end.
+
+mod bidding;
+mod verdict;
 
 use std::io;
 use std::path::PathBuf;
@@ -9,12 +13,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+pub use bidding::BidderReport;
+pub use verdict::Verdict;
+
+use crate::bidder::BidderError;
 use crate::measure::{self, Lags, Probes};
 use crate::rate::Rate;
-use crate::screen::{self, Mode, RegionSnapshot, Screen, Snapshot};
-use crate::verify::{self, Comparison, VerifyError};
-use crate::workload::{self, Ledger, Progress, WorkloadError, WorkloadOptions, Written};
+use crate::screen::{Mode, RegionSnapshot, Screen, Snapshot};
+use crate::verify::{self, VerifyError};
+use crate::workload::{self, Ledger, Progress, WorkloadError, WorkloadOptions};
 use crate::world::{World, WorldError, WorldOptions};
+use bidding::Bidding;
 
 const SCREEN_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -25,6 +34,10 @@ pub struct DemoOptions {
     pub world: WorldOptions,
     /// The traffic.
     pub workload: WorkloadOptions,
+    /// Auctions a second in each region; 0 for no bidders.
+    pub auctions: u32,
+    /// Whether the last region's cache is flushed half-way.
+    pub flush: bool,
     /// The screen.
     pub screen: Mode,
 }
@@ -41,6 +54,17 @@ pub enum DemoError {
     /// The comparison failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A bidder did not start.
+    #[error(transparent)]
+    Bidder(#[from] BidderError),
+    /// The cache that was to be flushed does not answer.
+    #[error("cannot flush the cache of {region}: {source}")]
+    Flush {
+        /// The region.
+        region: String,
+        /// What Redis answered.
+        source: redis::RedisError,
+    },
     /// The histograms could not be made.
     #[error("cannot create a histogram: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
@@ -63,104 +87,6 @@ pub enum DemoError {
     /// A signal came before the end.
     #[error("interrupted; everything is stopped")]
     Interrupted,
-}
-
-/// What the run showed.
-#[derive(Clone, Debug)]
-pub struct Verdict {
-    /// Acknowledged writes.
-    pub written: Written,
-    /// How long the traffic lasted.
-    pub lasted: Duration,
-    /// From the start of the traffic until every region had everything.
-    pub settled: Duration,
-    /// What the run asked for at least: writes and distinct keys.
-    pub wanted: (u64, u64),
-    /// Each region against the table.
-    pub comparisons: Vec<Comparison>,
-    /// Where the table itself is not as it was written: a fault of the sandbox's DynamoDB.
-    pub table_findings: Vec<String>,
-    /// The last picture.
-    pub last: Snapshot,
-}
-
-impl Verdict {
-    /// Zero mismatches, deletions among the writes, and as many writes and keys as were asked for.
-    #[must_use]
-    pub fn passes(&self) -> bool {
-        self.shortfalls().is_empty()
-    }
-
-    /// What is missing to pass.
-    #[must_use]
-    pub fn shortfalls(&self) -> Vec<String> {
-        let mut shortfalls = Vec::new();
-        let (writes, keys) = self.wanted;
-        if self.written.total() < writes || self.written.keys < keys {
-            shortfalls.push(format!(
-                "{} writes to {} keys, fewer than the {writes} to {keys} asked for",
-                self.written.total(),
-                self.written.keys
-            ));
-        }
-        if self.written.deletes == 0 {
-            shortfalls.push("nothing was deleted".to_owned());
-        }
-        if !self.table_findings.is_empty() {
-            shortfalls.push(format!("{} rows are not as they were written", self.table_findings.len()));
-        }
-        if self.comparisons.is_empty() {
-            shortfalls.push("no region was compared".to_owned());
-        }
-        for region in self.comparisons.iter().filter(|region| !region.agrees()) {
-            shortfalls.push(format!("{} mismatches in {}", region.mismatches, region.region));
-        }
-        shortfalls
-    }
-
-    /// The end of the demo's output.
-    #[must_use]
-    pub fn report(&self) -> String {
-        let Written { creates, updates, deletes, keys, .. } = self.written;
-        let mut lines = vec![
-            format!(
-                "{} writes to {keys} keys in {:.1} s: {creates} created, {updates} updated, {deletes} deleted",
-                self.written.total(),
-                self.lasted.as_secs_f64()
-            ),
-            String::new(),
-            "every row against every region:".to_owned(),
-        ];
-        for region in &self.comparisons {
-            let Comparison { region: name, rows, equal, tombstones, mismatches, .. } = region;
-            lines.push(format!(
-                "  {name:<15} {equal} of {rows} rows equal, {tombstones} tombstones, {mismatches} mismatches"
-            ));
-            lines.extend(region.explained.iter().map(|mismatch| format!("    {mismatch}")));
-        }
-        lines.extend(self.table_findings.iter().take(5).map(|finding| format!("  table: {finding}")));
-        lines.push(String::new());
-        lines.push(self.headline());
-        let shortfalls = self.shortfalls();
-        if shortfalls.is_empty() {
-            lines.push("verdict: PASS, zero mismatches".to_owned());
-        } else {
-            lines.push(format!("verdict: FAIL, {}", shortfalls.join("; ")));
-        }
-        lines.join("\n")
-    }
-
-    /// Updates per second, and the lag of each region.
-    #[must_use]
-    pub fn headline(&self) -> String {
-        let updates = self.written.total() as f64 / self.settled.as_secs_f64().max(0.001);
-        let mut line = format!("{updates:.0} updates per second");
-        for region in &self.last.regions {
-            let (p50, p99) = (screen::milliseconds(region.lag.p50), screen::milliseconds(region.lag.p99));
-            line.push_str(&format!("\n  {:<15} lag p50 {p50}, p99 {p99}", region.name));
-        }
-        line
-    }
 }
 
 /// Runs the demo. `stop` ends it early, with everything stopped.
@@ -200,6 +126,7 @@ async fn run_in(world: &mut World, options: &DemoOptions, screen: &mut Screen) -
         measuring.spawn(measure::run(region.redis().url(), table, receiver, Arc::clone(lags)));
     }
     let progress = Arc::new(Progress::default());
+    let bidding = Bidding::start(world, options, &progress).await?;
     // Dropped with this future when a signal comes: the writers end with it.
     let mut writing = JoinSet::new();
     writing.spawn(workload::run(
@@ -209,7 +136,11 @@ async fn run_in(world: &mut World, options: &DemoOptions, screen: &mut Screen) -
         probes,
         CancellationToken::new(),
     ));
-    let mut run = Run { started: Instant::now(), progress, lags, rates: Rates::new(world) };
+    let mut run =
+        Run { started: Instant::now(), progress, lags, rates: Rates::new(world), bidding, flush: None };
+    if options.flush {
+        run.flush = Flush::half_way(world, options);
+    }
 
     let ledger = run.watch("writing user profiles", world, screen, &mut writing).await?;
     let ledger = ledger.into_iter().next().transpose()?.unwrap_or_default();
@@ -218,12 +149,37 @@ async fn run_in(world: &mut World, options: &DemoOptions, screen: &mut Screen) -
     run.verdict(world, options, &ledger, lasted, screen).await
 }
 
+/// A region whose cache is to be flushed, or was.
+struct Flush {
+    region: usize,
+    name: String,
+    after: Duration,
+    after_writes: u64,
+    is_done: bool,
+}
+
+impl Flush {
+    /// The last region's, when half of what is asked for is done.
+    fn half_way(world: &World, options: &DemoOptions) -> Option<Self> {
+        let region = world.regions().len().checked_sub(1)?;
+        Some(Self {
+            region,
+            name: world.regions().get(region)?.name().to_owned(),
+            after: options.workload.duration / 2,
+            after_writes: options.workload.writes_min / 2,
+            is_done: false,
+        })
+    }
+}
+
 /// A run under way.
 struct Run {
     started: Instant,
     progress: Arc<Progress>,
     lags: Vec<Arc<Lags>>,
     rates: Rates,
+    bidding: Bidding,
+    flush: Option<Flush>,
 }
 
 struct Rates {
@@ -261,11 +217,28 @@ impl Run {
                         let directory = world.directory().to_owned();
                         return Err(DemoError::Ended { what, directory, tails: world.tails() });
                     }
+                    self.flush_if_due(world).await?;
                     let snapshot = self.snapshot(phase, world);
                     screen.show(&snapshot)?;
                 }
             }
         }
+    }
+
+    async fn flush_if_due(&mut self, world: &World) -> Result<(), DemoError> {
+        let (elapsed, writes) = (self.started.elapsed(), self.progress.written().total());
+        let is_due =
+            |flush: &&mut Flush| !flush.is_done && elapsed >= flush.after && writes >= flush.after_writes;
+        let Some(flush) = self.flush.as_mut().filter(is_due) else { return Ok(()) };
+        flush.is_done = true;
+        self.bidding.note_flush(flush.region);
+        let Some(region) = world.regions().get(flush.region) else { return Ok(()) };
+        let failed = |source| DemoError::Flush { region: region.name().to_owned(), source };
+        region.redis().flush().await.map_err(failed)?;
+        if let Some(lags) = self.lags.get(flush.region) {
+            lags.forget();
+        }
+        Ok(())
     }
 
     async fn verdict(
@@ -279,6 +252,8 @@ impl Run {
         let snapshot = self.snapshot("comparing every row with every region", world);
         screen.show(&snapshot)?;
         let settled = self.started.elapsed();
+        // Nobody may be filling while the comparison looks.
+        let bidders = self.bidding.stop().await;
         let rows = verify::read_tables(&world.dynamodb(), world.tables()).await?;
         let comparisons = verify::compare_rows(world, &rows, ledger).await?;
         let last = self.snapshot("done", world);
@@ -289,6 +264,7 @@ impl Run {
             settled,
             wanted: (options.workload.writes_min, options.workload.keys_min),
             comparisons,
+            bidders,
             table_findings: verify::check_ledger(&options.workload.table, ledger, &rows),
             last,
         })
@@ -299,7 +275,8 @@ impl Run {
         let written = self.progress.written();
         let aggregator = world.aggregator();
         let regions = world.regions().iter().zip(&self.lags).zip(&mut self.rates.applied);
-        let regions = regions.map(|((region, lags), rate)| {
+        let bidders = self.bidding.snapshots(now);
+        let regions = regions.zip(bidders).map(|(((region, lags), rate), bidder)| {
             let daemon = region.cache_writer();
             let stats = daemon.stats();
             let applied = stats.total("changes_applied");
@@ -311,63 +288,20 @@ impl Run {
                 stale: stats.total("changes_stale"),
                 failed: stats.total("changes_failed") + stats.total("dead_letters"),
                 warnings: daemon.log().warnings() + daemon.log().errors(),
+                bidder,
             }
         });
+        let flushed = self.flush.as_ref().filter(|flush| flush.is_done);
+        let flushed =
+            flushed.map_or_else(String::new, |flush| format!("; the cache of {} was flushed", flush.name));
         Snapshot {
-            phase: phase.to_owned(),
+            phase: format!("{phase}{flushed}"),
             elapsed: now - self.started,
             written,
             write_rate: self.rates.written.observe(now, written.total()),
             aggregator_warnings: aggregator.log().warnings() + aggregator.log().errors(),
             aggregator_retries: aggregator.stats().total("retries"),
             regions: regions.collect(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verdict() -> Verdict {
-        let written = Written { creates: 60, updates: 30, deletes: 10, keys: 50, retries: 0 };
-        let comparison =
-            Comparison { region: "eu-west-1".to_owned(), rows: 40, equal: 40, ..Comparison::default() };
-        Verdict {
-            written,
-            lasted: Duration::from_secs(1),
-            settled: Duration::from_secs(2),
-            wanted: (100, 50),
-            comparisons: vec![comparison],
-            table_findings: Vec::new(),
-            last: Snapshot::default(),
-        }
-    }
-
-    #[test]
-    fn a_sound_run_passes() {
-        assert!(verdict().passes());
-        assert!(verdict().report().ends_with("verdict: PASS, zero mismatches"), "{}", verdict().report());
-        assert!(verdict().headline().starts_with("50 updates per second"));
-    }
-
-    #[test]
-    fn each_shortfall_fails() {
-        let mut few = verdict();
-        few.wanted = (101, 50);
-        let mut keys = verdict();
-        keys.wanted = (100, 51);
-        let mut undeleted = verdict();
-        undeleted.written = Written { deletes: 0, updates: 40, ..undeleted.written };
-        let mut mismatch = verdict();
-        mismatch.comparisons[0].mismatches = 1;
-        let mut unsound = verdict();
-        unsound.table_findings.push("x".to_owned());
-        let mut nothing = verdict();
-        nothing.comparisons.clear();
-        for failing in [few, keys, undeleted, mismatch, unsound, nothing] {
-            assert!(!failing.passes());
-            assert!(failing.report().contains("verdict: FAIL"), "{}", failing.report());
         }
     }
 }

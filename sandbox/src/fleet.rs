@@ -5,9 +5,7 @@
 //! which shard is what the fake sees: each worker signs with a key of its own. Nothing that a worker says of itself
 //! is believed.
 
-mod report;
 mod state;
-mod usage;
 mod rig;
 mod load;
 mod start;
@@ -20,14 +18,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-pub use report::{Figure, Output, Report};
-
 use crate::checkpoints::CheckError;
 use crate::daemon::DaemonError;
 use crate::dynamodb::DynamoDbError;
 use crate::kinesis::KinesisError;
 use crate::process::ProcessError;
+use crate::report::{Output, Report};
 use crate::streams::ScriptError;
+use crate::usage;
 use handover::Going;
 use rig::Rig;
 

@@ -6,6 +6,7 @@
 mod log;
 mod process;
 mod server;
+pub mod relay;
 pub mod clients;
 pub mod dynamodb;
 pub mod kinesis;
@@ -21,10 +22,14 @@ pub mod workload;
 pub mod verify;
 pub mod checkpoints;
 mod rate;
+mod usage;
+pub mod report;
+pub mod up;
+pub mod bidder;
 pub mod screen;
 pub mod demo;
-pub mod up;
 pub mod fleet;
+pub mod bench;
 
 pub use log::{LineMissing, Log, Stats};
 pub use process::{Process, ProcessError};

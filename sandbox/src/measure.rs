@@ -4,7 +4,7 @@
 //! therefore about 2 ms, always to our disadvantage. The number of writes looked for at once is bounded; what
 //! finds no room is not measured.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,7 @@ impl Probes {
 pub struct Lags {
     histogram_us: Mutex<Histogram<u64>>,
     unseen: AtomicU64,
+    forget: AtomicBool,
 }
 
 /// A region's lags in figures.
@@ -105,7 +106,7 @@ impl Lags {
     pub fn new() -> Result<Self, hdrhistogram::CreationError> {
         let highest_us = 2 * SEEN_PATIENCE.as_secs() * 1_000_000;
         let histogram_us = Mutex::new(Histogram::new_with_bounds(1, highest_us, 3)?);
-        Ok(Self { histogram_us, unseen: AtomicU64::new(0) })
+        Ok(Self { histogram_us, unseen: AtomicU64::new(0), forget: AtomicBool::new(false) })
     }
 
     /// The figures now.
@@ -120,6 +121,11 @@ impl Lags {
             max: Duration::from_micros(histogram.max()),
             unseen: self.unseen.load(Ordering::Relaxed),
         }
+    }
+
+    /// Gives up what is being looked for: the cache was flushed, and what it had shown already is gone.
+    pub fn forget(&self) {
+        self.forget.store(true, Ordering::Relaxed);
     }
 
     fn record(&self, lag: Duration) {
@@ -144,6 +150,11 @@ pub async fn run(redis_url: String, table: String, mut probes: mpsc::Receiver<Pr
         while pending.len() < IN_FLIGHT_MAX {
             let Ok(probe) = probes.try_recv() else { break };
             pending.push((entry::redis_key(&table, &probe.key), probe));
+        }
+        if lags.forget.swap(false, Ordering::Relaxed) {
+            pending.clear();
+            while probes.try_recv().is_ok() {}
+            continue;
         }
         let asked = match look(&mut connection, &redis_url, &pending).await {
             Ok(entries) => {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -56,6 +57,7 @@ pub struct RedisServer {
     directory: PathBuf,
     log: Arc<Log>,
     process: Option<Process>,
+    flushed: AtomicBool,
 }
 
 impl RedisServer {
@@ -66,8 +68,14 @@ impl RedisServer {
     pub async fn start(region: &str, directory: &Path) -> Result<Self, RedisServerError> {
         let prepare = |source| RedisServerError::Prepare { region: region.to_owned(), source };
         let log = Log::create(&format!("redis-{region}"), directory).map_err(prepare)?;
-        let mut server =
-            Self { region: region.to_owned(), port: 0, directory: directory.to_owned(), log, process: None };
+        let mut server = Self {
+            region: region.to_owned(),
+            port: 0,
+            directory: directory.to_owned(),
+            log,
+            process: None,
+            flushed: AtomicBool::new(false),
+        };
         let mut attempts = START_ATTEMPTS;
         loop {
             attempts -= 1;
@@ -140,6 +148,21 @@ impl RedisServer {
     /// How it ended, if it has ended by itself.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.process.as_mut().and_then(Process::exit_status)
+    }
+
+    /// Makes it forget everything (FLUSHALL), as an operator's mistake would.
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub async fn flush(&self) -> redis::RedisResult<()> {
+        self.flushed.store(true, Ordering::Relaxed);
+        redis::cmd("FLUSHALL").query_async(&mut self.connect().await?).await
+    }
+
+    /// Whether it was ever flushed: rows that nobody asked for since may be missing.
+    #[must_use]
+    pub fn was_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Relaxed)
     }
 
     /// Freezes it (SIGSTOP): connections stay open and nothing answers.

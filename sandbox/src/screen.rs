@@ -69,6 +69,29 @@ pub struct RegionSnapshot {
     pub failed: u64,
     /// Warnings and errors that its cache-writer logged.
     pub warnings: u64,
+    /// Its bidder, if there is one.
+    pub bidder: Option<BidderSnapshot>,
+}
+
+/// One region's bidder at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BidderSnapshot {
+    /// Auctions so far.
+    pub auctions: u64,
+    /// Auctions a second, over the last few seconds.
+    pub rate: f64,
+    /// Hits among the profiles asked for over the last few seconds, in percent.
+    pub hit_percent: f64,
+    /// Half of the lookups took no longer, in microseconds.
+    pub p50_us: u64,
+    /// 99 of 100.
+    pub p99_us: u64,
+    /// 999 of 1000.
+    pub p999_us: u64,
+    /// Auctions that missed their deadline.
+    pub missed: u64,
+    /// Items read from the master a second, over the last few seconds.
+    pub master_reads_per_second: f64,
 }
 
 /// The block as lines of at most [`WIDTH`] columns.
@@ -92,6 +115,13 @@ pub fn block(snapshot: &Snapshot) -> Vec<String> {
         "  region             applied        /s   lag p50     p99  stale failed  warn".to_owned(),
     ];
     lines.extend(snapshot.regions.iter().map(region_line));
+    if snapshot.regions.iter().any(|region| region.bidder.is_some()) {
+        lines.push(String::new());
+        lines.push(
+            "  bidder           auctions     /s   hits    p50    p99  p99.9 missed master/s".to_owned(),
+        );
+    }
+    lines.extend(snapshot.regions.iter().filter_map(bidder_line));
     for line in &mut lines {
         cut(line);
     }
@@ -112,6 +142,28 @@ fn region_line(region: &RegionSnapshot) -> String {
     )
 }
 
+fn bidder_line(region: &RegionSnapshot) -> Option<String> {
+    let bidder = region.bidder.as_ref()?;
+    Some(format!(
+        "  {:<16} {:>8} {:>6.0} {:>5.1}% {:>6} {:>6} {:>6} {:>6} {:>8.1}",
+        region.name,
+        bidder.auctions,
+        bidder.rate,
+        bidder.hit_percent,
+        short(bidder.p50_us),
+        short(bidder.p99_us),
+        short(bidder.p999_us),
+        bidder.missed,
+        bidder.master_reads_per_second
+    ))
+}
+
+/// A lookup's time in few characters.
+fn short(us: u64) -> String {
+    let ms = us as f64 / 1000.0;
+    if ms < 9.95 { format!("{ms:.1}ms") } else { milliseconds(Duration::from_micros(us)) }
+}
+
 /// One plain line.
 #[must_use]
 pub fn line(snapshot: &Snapshot) -> String {
@@ -125,6 +177,9 @@ pub fn line(snapshot: &Snapshot) -> String {
     for region in &snapshot.regions {
         let (p50, p99) = (milliseconds(region.lag.p50), milliseconds(region.lag.p99));
         line.push_str(&format!("; {} {} applied, p50 {p50}, p99 {p99}", region.name, region.applied));
+        if let Some(bidder) = &region.bidder {
+            line.push_str(&format!(", bidder hits {:.1}%, p99 {}", bidder.hit_percent, short(bidder.p99_us)));
+        }
     }
     line
 }
@@ -244,6 +299,16 @@ mod tests {
             stale: 12_345,
             failed: 1_234,
             warnings: 888,
+            bidder: Some(BidderSnapshot {
+                auctions: 99_999_999,
+                rate: 99_999.0,
+                hit_percent: 100.0,
+                p50_us: 9_949,
+                p99_us: 59_999_999,
+                p999_us: 59_999_999,
+                missed: 99_999,
+                master_reads_per_second: 99_999.9,
+            }),
         };
         Snapshot {
             phase: "writing user profiles".to_owned(),
@@ -269,6 +334,8 @@ mod tests {
         }
         let region = region_line(&busy().regions[0]);
         assert!(region.chars().count() <= WIDTH, "{region:?} would be cut");
+        let bidder = bidder_line(&busy().regions[0]).unwrap();
+        assert!(bidder.chars().count() <= WIDTH, "{bidder:?} would be cut");
     }
 
     #[test]
@@ -281,6 +348,18 @@ mod tests {
         assert_eq!(end(&lines[titles], "p99"), end(&lines[titles + 1], "59999s"));
         assert_eq!(end(&lines[titles], "failed"), end(&lines[titles + 1], "1234 ") - 1);
         assert_eq!(end(&lines[titles], "warn"), end(&lines[titles + 1], "888"));
+        let titles = lines.iter().position(|line| line.contains("p99.9")).unwrap();
+        assert_eq!(end(&lines[titles], "auctions"), end(&lines[titles + 1], "99999999"));
+        assert_eq!(end(&lines[titles], "hits"), end(&lines[titles + 1], "100.0%"));
+        assert_eq!(end(&lines[titles], "p50"), end(&lines[titles + 1], "9.9ms"));
+        assert_eq!(end(&lines[titles], "master/s"), end(&lines[titles + 1], "99999.9"));
+    }
+
+    #[test]
+    fn lookups_are_shown_in_tenths_of_milliseconds_while_they_are_short() {
+        assert_eq!(short(412), "0.4ms");
+        assert_eq!(short(9_960), "10ms");
+        assert_eq!(short(100_400), "100ms");
     }
 
     #[test]

@@ -9,10 +9,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::STREAM;
+use crate::measure::Probes;
+use crate::workload::{self, Progress, WorkloadError, WorkloadOptions};
 use crate::world::{World, WorldError, WorldOptions};
 
 /// How often the child processes are looked after.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Whoever writes the first rows.
+const WRITERS: usize = 16;
+/// They are written in this time, or not at all.
+const WRITING_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where everything listens: the content of the endpoints file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +50,9 @@ pub enum UpError {
     /// It did not come up, or did not stop cleanly.
     #[error(transparent)]
     World(#[from] WorldError),
+    /// The first rows could not be written.
+    #[error(transparent)]
+    Rows(#[from] WorkloadError),
     /// The endpoints file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Endpoints {
@@ -64,19 +73,53 @@ pub enum UpError {
     },
 }
 
-/// Brings up the world, writes the endpoints, and keeps it until `stop`.
+/// Brings up the world, writes traffic over so many `users` (0: none), writes the endpoints, and keeps it until `stop`.
 ///
 /// # Errors
 /// See [`UpError`]; every child process is stopped in any case.
-pub async fn run(options: &WorldOptions, file: &Path, stop: CancellationToken) -> Result<(), UpError> {
+pub async fn run(
+    options: &WorldOptions,
+    users: u64,
+    file: &Path,
+    stop: CancellationToken,
+) -> Result<(), UpError> {
     let mut world = tokio::select! {
         world = World::start(options) => world?,
         () = stop.cancelled() => return Ok(()),
     };
-    let outcome = keep(&mut world, file, &stop).await;
+    let outcome = async {
+        tokio::select! {
+            written = write_users(&world, users) => written?,
+            () = stop.cancelled() => return Ok(()),
+        }
+        keep(&mut world, file, &stop).await
+    }
+    .await;
     let stopped = world.stop().await;
     outcome?;
     Ok(stopped?)
+}
+
+/// As the demo's traffic would: most users have a row at the end, and some do not any more.
+async fn write_users(world: &World, users: u64) -> Result<(), UpError> {
+    if users == 0 {
+        return Ok(());
+    }
+    let options = WorkloadOptions {
+        table: world.tables().first().cloned().unwrap_or_default(),
+        writers: WRITERS.min(usize::try_from(users).unwrap_or(WRITERS)),
+        duration: Duration::ZERO,
+        writes_min: 0,
+        keys_min: users,
+        keys_max: users.next_multiple_of(WRITERS as u64),
+        rate: 0,
+        ceiling: WRITING_PATIENCE,
+        seed: 1,
+    };
+    let (probes, _) = Probes::channels(0);
+    let progress = std::sync::Arc::new(Progress::default());
+    workload::run(world.dynamodb(), options, progress, probes, CancellationToken::new()).await?;
+    Ok(())
 }
 
 async fn keep(world: &mut World, file: &Path, stop: &CancellationToken) -> Result<(), UpError> {
@@ -122,6 +165,7 @@ fn print(endpoints: &Endpoints, world: &World, file: &Path) -> io::Result<()> {
     }
     writeln!(output, "logs      {}", world.directory().display())?;
     writeln!(output, "endpoints {}", file.display())?;
+    writeln!(output, "a bidder  sandbox bidder --endpoints {}", file.display())?;
     writeln!(output, "Any credentials and any region will do. Ctrl-C stops everything.")
 }
 

@@ -22,6 +22,8 @@ use crate::world::{KEY_ATTRIBUTE, Region, World};
 
 /// Without any mismatch less in this time, the regions have not agreed and will not.
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(30);
+/// A flushed cache in which nothing more has turned up for this long holds what it is going to hold.
+const REFILL_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two looks at the keys that do not agree yet.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Mismatches kept with both states, for the report.
@@ -62,9 +64,14 @@ pub struct Comparison {
     pub rows: usize,
     /// Of these, rows equal in every attribute.
     pub equal: usize,
-    /// Keys without a row whose entry says so: tombstones.
+    /// Of the equal ones, those that a reader's miss brought in, not the stream.
+    pub filled: usize,
+    /// Rows that are a miss in a cache that was flushed: nobody asked for them since. In any other cache they are
+    /// mismatches.
+    pub missing: usize,
+    /// Keys without a row whose entry says so: tombstones, and what a reader's miss found.
     pub tombstones: usize,
-    /// Known deleted keys without an entry (a miss is always safe).
+    /// Keys without a row that are a miss (always safe).
     pub absent: usize,
     /// Keys that do not agree.
     pub mismatches: usize,
@@ -104,12 +111,12 @@ pub enum Mismatch {
 #[must_use]
 pub fn judge(row: Option<&Row>, entry: &Entry) -> Option<Mismatch> {
     match (row, entry) {
-        (Some(row), Entry::Live { row: cached, .. }) => {
+        (Some(row), Entry::Live { row: cached, .. } | Entry::Filled { row: cached, .. }) => {
             let attributes = differences(row, cached);
             (!attributes.is_empty()).then_some(Mismatch::Different { attributes })
         }
         (Some(_), found) => Some(Mismatch::Missing { found: found.clone() }),
-        (None, Entry::Absent) => None,
+        (None, Entry::Absent | Entry::Expired { .. }) => None,
         (None, Entry::Marker { kind: EntryKind::Tombstone | EntryKind::Negative, .. }) => None,
         (None, found) => Some(Mismatch::NotDeleted { found: found.clone() }),
     }
@@ -199,29 +206,28 @@ pub async fn compare_region(
 ) -> Result<Comparison, VerifyError> {
     let failed = |source| VerifyError::Redis { region: region.name().to_owned(), source };
     let mut connection = region.redis().connect().await.map_err(failed)?;
-    let mut comparison = compare_once(&mut connection, rows, deleted).await.map_err(failed)?;
+    let expected = Expectation { rows, deleted, misses_allowed: region.redis().was_flushed() };
+    let mut look = expected.look_at_all(&mut connection).await.map_err(failed)?;
     let mut progress = Instant::now();
-    let mut fewest = comparison.open.len();
-    while !comparison.open.is_empty() && progress.elapsed() < PROGRESS_PATIENCE {
+    let mut fewest = look.open.len();
+    while !look.open.is_empty() && progress.elapsed() < look.patience() {
         // The changes pass through other processes; what is in Redis can only be learnt by asking.
         sleep(LOOK_INTERVAL).await;
-        let keys = std::mem::take(&mut comparison.open);
-        let mut again = compare_keys(&mut connection, rows, keys).await.map_err(failed)?;
-        if again.open.is_empty() {
+        let keys = std::mem::take(&mut look.open);
+        look = expected.look_at(&mut connection, keys).await.map_err(failed)?;
+        if look.open.is_empty() {
             // Everything has come; now once more from the start, for the final counts.
-            again = compare_once(&mut connection, rows, deleted).await.map_err(failed)?;
+            look = expected.look_at_all(&mut connection).await.map_err(failed)?;
         }
-        if again.open.len() < fewest {
-            fewest = again.open.len();
+        if look.open.len() < fewest {
+            fewest = look.open.len();
             progress = Instant::now();
         }
-        comparison = again;
     }
-    if !comparison.open.is_empty() {
-        comparison = compare_once(&mut connection, rows, deleted).await.map_err(failed)?;
+    if !look.open.is_empty() {
+        look = expected.look_at_all(&mut connection).await.map_err(failed)?;
     }
-    let mismatches = comparison.open.len();
-    Ok(Comparison { region: region.name().to_owned(), rows: rows.len(), mismatches, ..comparison.counts })
+    Ok(Comparison { region: region.name().to_owned(), rows: rows.len(), ..look.counts })
 }
 
 /// Compares every region of the world.
@@ -252,47 +258,71 @@ pub async fn compare_rows(
     Ok(comparisons)
 }
 
-/// Counts of one look, and the keys that do not agree.
+/// What a region's cache is held against.
+struct Expectation<'a> {
+    rows: &'a Rows,
+    deleted: &'a BTreeSet<Vec<u8>>,
+    misses_allowed: bool,
+}
+
+/// Counts of one look, and the keys that may still change for the better: those that do not agree, or are missing.
 #[derive(Default)]
 struct Look {
     counts: Comparison,
     open: Vec<Vec<u8>>,
 }
 
-async fn compare_once(
-    connection: &mut MultiplexedConnection,
-    rows: &Rows,
-    deleted: &BTreeSet<Vec<u8>>,
-) -> redis::RedisResult<Look> {
-    let mut keys = entry::all_redis_keys(connection).await?;
-    keys.extend(rows.keys().cloned());
-    keys.extend(deleted.iter().cloned());
-    compare_keys(connection, rows, keys.into_iter().collect()).await
+impl Look {
+    fn patience(&self) -> Duration {
+        if self.counts.agrees() { REFILL_PATIENCE } else { PROGRESS_PATIENCE }
+    }
 }
 
-async fn compare_keys(
-    connection: &mut MultiplexedConnection,
-    rows: &Rows,
-    keys: Vec<Vec<u8>>,
-) -> redis::RedisResult<Look> {
-    let entries = entry::get_many(connection, &keys).await?;
-    let mut look = Look::default();
-    for (key, entry) in keys.into_iter().zip(entries) {
-        let row = rows.get(&key);
-        match judge(row, &entry) {
+impl Expectation<'_> {
+    async fn look_at_all(&self, connection: &mut MultiplexedConnection) -> redis::RedisResult<Look> {
+        let mut keys = entry::all_redis_keys(connection).await?;
+        keys.extend(self.rows.keys().cloned());
+        keys.extend(self.deleted.iter().cloned());
+        self.look_at(connection, keys.into_iter().collect()).await
+    }
+
+    async fn look_at(
+        &self,
+        connection: &mut MultiplexedConnection,
+        keys: Vec<Vec<u8>>,
+    ) -> redis::RedisResult<Look> {
+        let entries = entry::get_many(connection, &keys).await?;
+        let mut look = Look::default();
+        for (key, entry) in keys.into_iter().zip(entries) {
+            self.note(key, &entry, &mut look);
+        }
+        Ok(look)
+    }
+
+    fn note(&self, key: Vec<u8>, entry: &Entry, look: &mut Look) {
+        let row = self.rows.get(&key);
+        let counts = &mut look.counts;
+        match judge(row, entry) {
+            Some(_) if self.misses_allowed && entry.is_miss() => {
+                // Without a row, a reader's hold or what is left of it.
+                counts.missing += usize::from(row.is_some());
+                look.open.push(key);
+            }
             Some(mismatch) => {
-                if look.counts.explained.len() < EXPLAINED_MAX {
-                    let name = String::from_utf8_lossy(&key);
-                    look.counts.explained.push(format!("{name}: {mismatch}"));
+                counts.mismatches += 1;
+                if counts.explained.len() < EXPLAINED_MAX {
+                    counts.explained.push(format!("{}: {mismatch}", String::from_utf8_lossy(&key)));
                 }
                 look.open.push(key);
             }
-            None if row.is_some() => look.counts.equal += 1,
-            None if entry == Entry::Absent => look.counts.absent += 1,
-            None => look.counts.tombstones += 1,
+            None if row.is_some() => {
+                counts.equal += 1;
+                counts.filled += usize::from(matches!(entry, Entry::Filled { .. }));
+            }
+            None if entry.is_miss() => counts.absent += 1,
+            None => counts.tombstones += 1,
         }
     }
-    Ok(look)
 }
 
 #[cfg(test)]
@@ -318,9 +348,44 @@ mod tests {
         Entry::Marker { kind, position: Position::ZERO }
     }
 
+    fn expired(kind: EntryKind) -> Entry {
+        Entry::Expired { kind, position: Position::ZERO }
+    }
+
     #[test]
     fn equal_rows_agree() {
         assert_eq!(judge(Some(&row("3")), &live(row("3.0"))), None);
+    }
+
+    #[test]
+    fn a_filled_row_is_compared_as_a_live_one() {
+        let filled = |version| Entry::Filled { position: Position::ZERO, row: row(version) };
+        assert_eq!(judge(Some(&row("3")), &filled("3.0")), None);
+        assert!(matches!(judge(Some(&row("3")), &filled("2")), Some(Mismatch::Different { .. })));
+        assert!(matches!(judge(None, &filled("2")), Some(Mismatch::NotDeleted { .. })));
+    }
+
+    #[test]
+    fn a_flushed_cache_may_miss_rows_but_have_none_wrong() {
+        let key = |name: &str| entry::redis_key("t", name);
+        let rows: Rows = ["a", "b", "c", "d"].map(|name| (key(name), row("3"))).into();
+        let found = [
+            ("a", live(row("3"))),
+            ("b", Entry::Absent),
+            ("c", marker(EntryKind::Held)),
+            ("d", live(row("2"))),
+            ("gone", marker(EntryKind::Invalid)),
+        ];
+        let look = |misses_allowed| {
+            let expected = Expectation { rows: &rows, deleted: &BTreeSet::new(), misses_allowed };
+            let mut look = Look::default();
+            found.iter().for_each(|(name, entry)| expected.note(key(name), entry, &mut look));
+            look.counts
+        };
+        let (flushed, sound) = (look(true), look(false));
+        assert_eq!((flushed.equal, flushed.missing, flushed.mismatches), (1, 2, 1));
+        assert!(flushed.explained[0].starts_with("t:d"), "{flushed:?}");
+        assert_eq!((sound.equal, sound.missing, sound.mismatches), (1, 0, 4));
     }
 
     #[test]
@@ -347,6 +412,7 @@ mod tests {
             marker(EntryKind::Negative),
             marker(EntryKind::Invalid),
             marker(EntryKind::Held),
+            expired(EntryKind::Live),
             Entry::Undecodable("x".to_owned()),
         ] {
             assert!(matches!(judge(Some(&row("1")), &found), Some(Mismatch::Missing { .. })), "{found:?}");
@@ -355,7 +421,13 @@ mod tests {
 
     #[test]
     fn a_deleted_key_must_be_absent_or_known_absent() {
-        for known in [Entry::Absent, marker(EntryKind::Tombstone), marker(EntryKind::Negative)] {
+        for known in [
+            Entry::Absent,
+            marker(EntryKind::Tombstone),
+            marker(EntryKind::Negative),
+            expired(EntryKind::Filled),
+            expired(EntryKind::Negative),
+        ] {
             assert_eq!(judge(None, &known), None);
         }
         for wrong in [

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::DisplayErrorContext;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::entry::now_ms;
 use crate::measure::{Probe, Probes};
 use crate::profile;
 use crate::world::KEY_ATTRIBUTE;
@@ -332,6 +333,14 @@ impl Writer {
     }
 }
 
+/// One of the `users` that there are by now, chosen as `writers` writers choose among theirs. Bidders ask for the
+/// users that the traffic is about.
+pub fn choose_user(rng: &mut StdRng, users: u64, writers: u64) -> u64 {
+    let writers = writers.clamp(1, users.max(1));
+    let of_each = usize::try_from(users / writers).unwrap_or(usize::MAX);
+    rng.random_range(0..writers) + writers * zipf_index(rng, of_each) as u64
+}
+
 /// One of `count` by Zipf's law: the first is the most frequent.
 fn zipf_index(rng: &mut StdRng, count: usize) -> usize {
     let Ok(zipf) = Zipf::new(count as f64, ZIPF_EXPONENT) else { return 0 };
@@ -385,11 +394,6 @@ impl Request {
     }
 }
 
-fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -404,5 +408,17 @@ mod tests {
         assert!(hits[0] > 4 * hits[9], "{hits:?}");
         assert!(hits.iter().all(|&hits| hits > 0), "{hits:?}");
         assert_eq!(zipf_index(&mut rng, 1), 0);
+    }
+
+    #[test]
+    fn the_users_asked_for_are_users_there_are() {
+        let mut rng = StdRng::seed_from_u64(4);
+        for (users, writers) in [(1, 16), (40, 16), (1_000, 16), (10, 1), (0, 4)] {
+            for _ in 0..1_000 {
+                assert!(choose_user(&mut rng, users, writers) < users.max(1), "{users} {writers}");
+            }
+        }
+        let first = (0..10_000).filter(|_| choose_user(&mut rng, 1_000, 10) < 10).count();
+        assert!(first > 1_000, "the first user of each writer is the most frequent: {first}");
     }
 }

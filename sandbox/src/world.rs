@@ -3,6 +3,8 @@
 //! Everything listens on free loopback ports and has its own handle here. [`World::stop`] stops the daemons
 //! first, as an operator would; dropping the world kills what is left.
 
+mod region;
+
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -13,12 +15,15 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::clients;
-use crate::daemon::{Daemon, DaemonError, Endpoint, STREAM};
+use crate::daemon::{Daemon, DaemonError, DaemonTiming, Endpoint};
 use crate::dynamodb::{self, DynamoDb, DynamoDbError, Flavour, MASTER_REGION};
 use crate::entry::{self, Entry};
-use crate::kinesis::{Kinesis, KinesisError};
+use crate::kinesis::KinesisError;
 use crate::process::ProcessError;
-use crate::redis_server::{RedisServer, RedisServerError};
+use crate::redis_server::RedisServerError;
+use crate::relay::Relay;
+
+pub use region::{KinesisRelays, Region};
 
 /// The partition key attribute of every table in the sandbox.
 pub const KEY_ATTRIBUTE: &str = "cookie_id";
@@ -50,6 +55,10 @@ pub struct WorldOptions {
     pub tables: Vec<String>,
     /// Shards of each region's stream.
     pub kinesis_shards: i32,
+    /// How fast the daemons work together.
+    pub timing: DaemonTiming,
+    /// Whether the daemons reach DynamoDB Streams and Kinesis by relays that can be closed.
+    pub relays: bool,
 }
 
 impl Default for WorldOptions {
@@ -59,6 +68,8 @@ impl Default for WorldOptions {
             regions: 2,
             tables: vec!["profiles".to_owned()],
             kinesis_shards: 2,
+            timing: DaemonTiming::default(),
+            relays: false,
         }
     }
 }
@@ -106,18 +117,10 @@ pub struct World {
     // Fields are dropped in this order: daemons before what they talk to, the directory last.
     aggregator: Daemon,
     regions: Vec<Region>,
+    streams_relay: Option<Relay>,
     dynamodb: DynamoDb,
     tables: Vec<String>,
     directory: TempDir,
-}
-
-/// One target region.
-#[derive(Debug)]
-pub struct Region {
-    cache_writer: Daemon,
-    redis: RedisServer,
-    kinesis: Kinesis,
-    name: String,
 }
 
 impl World {
@@ -146,15 +149,18 @@ impl World {
         for table in &options.tables {
             dynamodb::create_table(&client, table, KEY_ATTRIBUTE).await?;
         }
+        let streams_relay = if options.relays { Some(Relay::start(dynamodb.url()).await?) } else { None };
         let master = Endpoint::new(MASTER_REGION, dynamodb.url());
         let mut regions = Vec::with_capacity(names.len());
         for name in names {
-            regions.push(Region::start(name, options.kinesis_shards, &master, directory.path()).await?);
+            regions.push(Region::start(name, options, &master, directory.path()).await?);
         }
-        let targets: Vec<Endpoint> =
-            regions.iter().map(|region| Endpoint::new(&region.name, &region.kinesis.url())).collect();
-        let aggregator = Daemon::aggregator(directory.path(), master, &options.tables, &targets)?;
-        Ok(Self { aggregator, regions, dynamodb, tables: options.tables.clone(), directory })
+        let targets: Vec<Endpoint> = regions.iter().map(Region::put_endpoint).collect();
+        let streams = streams_relay.as_ref().map(Relay::url);
+        let aggregator =
+            Daemon::aggregator(directory.path(), master, &options.tables, &targets, streams, options.timing)?;
+        let tables = options.tables.clone();
+        Ok(Self { aggregator, regions, streams_relay, dynamodb, tables, directory })
     }
 
     /// Starts every daemon that does not run.
@@ -215,7 +221,7 @@ impl World {
                     break;
                 }
                 if Instant::now() >= deadline {
-                    let name = &region.name;
+                    let name = region.name();
                     let reason = format!(
                         "a row written to {table} is not in {name} after {READY_PATIENCE:?}: {entry:?}"
                     );
@@ -285,6 +291,12 @@ impl World {
         self.dynamodb.url()
     }
 
+    /// The relay between DynamoDB Streams and the aggregator, if relays were asked for.
+    #[must_use]
+    pub fn streams_relay(&self) -> Option<&Relay> {
+        self.streams_relay.as_ref()
+    }
+
     /// The watched tables.
     #[must_use]
     pub fn tables(&self) -> &[String] {
@@ -351,61 +363,4 @@ async fn futures_in_order<T>(
         outcome = outcome.and(future.await.map(drop));
     }
     outcome
-}
-
-impl Region {
-    async fn start(name: &str, shards: i32, master: &Endpoint, directory: &Path) -> Result<Self, WorldError> {
-        let kinesis = Kinesis::start(name).await?;
-        kinesis.create_stream(STREAM, shards).await?;
-        let redis = RedisServer::start(name, directory).await?;
-        let cache_writer = Daemon::cache_writer(
-            directory,
-            master.clone(),
-            Endpoint::new(name, &kinesis.url()),
-            redis.url(),
-        )?;
-        Ok(Self { cache_writer, redis, kinesis, name: name.to_owned() })
-    }
-
-    fn ended(&mut self) -> Option<String> {
-        if let Some(status) = self.cache_writer.exit_status() {
-            return Some(format!("the {} ended with {status}", self.cache_writer.name()));
-        }
-        let status = self.redis.exit_status()?;
-        Some(format!("the Redis of {} ended with {status}", self.name))
-    }
-
-    /// The region's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its Kinesis.
-    #[must_use]
-    pub fn kinesis(&self) -> &Kinesis {
-        &self.kinesis
-    }
-
-    /// Its Redis.
-    #[must_use]
-    pub fn redis(&self) -> &RedisServer {
-        &self.redis
-    }
-
-    /// Its Redis, to do something to it.
-    pub fn redis_mut(&mut self) -> &mut RedisServer {
-        &mut self.redis
-    }
-
-    /// Its cache-writer.
-    #[must_use]
-    pub fn cache_writer(&self) -> &Daemon {
-        &self.cache_writer
-    }
-
-    /// Its cache-writer, to do something to it.
-    pub fn cache_writer_mut(&mut self) -> &mut Daemon {
-        &mut self.cache_writer
-    }
 }

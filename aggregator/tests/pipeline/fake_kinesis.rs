@@ -1,5 +1,5 @@
 //! A Kinesis that follows a script: each PutRecords call gets the next answer of it, and success when it is at its
-//! end. What it took is kept.
+//! end. What it took is kept. Its shards have equal shares of the hash keys.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,6 +51,13 @@ struct Seen {
     poison: Option<Bytes>,
     stream_is_missing: bool,
     is_no_kinesis: bool,
+    shards: usize,
+}
+
+/// An entry of a call.
+struct Entry {
+    data: Bytes,
+    hash_key: u128,
 }
 
 struct Shared {
@@ -67,7 +74,7 @@ impl FakeKinesis {
 
     /// The same behind this listener.
     pub(crate) fn serve(script: impl IntoIterator<Item = Answer>, listener: TcpListener) -> Self {
-        let seen = Seen { script: script.into_iter().collect(), ..Seen::default() };
+        let seen = Seen { script: script.into_iter().collect(), shards: 1, ..Seen::default() };
         let shared = Arc::new(Shared { seen: Mutex::new(seen), gate: Semaphore::new(OPEN) });
         let url = format!("http://{}", listener.local_addr().unwrap());
         // Calls of up to 5 MiB, in base64.
@@ -98,6 +105,11 @@ impl FakeKinesis {
         self.seen.seen.lock().unwrap().stream_is_missing = is_missing;
     }
 
+    /// How many open shards the stream has.
+    pub(crate) fn has_shards(&self, shards: usize) {
+        self.seen.seen.lock().unwrap().shards = shards;
+    }
+
     /// Whether it is another service than Kinesis.
     pub(crate) fn is_no_kinesis(&self, is_none: bool) {
         self.seen.seen.lock().unwrap().is_no_kinesis = is_none;
@@ -121,19 +133,18 @@ impl FakeKinesis {
 
 async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let operation = headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap().to_owned();
-    let is_put = match operation.as_str() {
-        "PutRecords" => true,
-        "DescribeStreamSummary" => false,
-        other => panic!("unexpected {other}"),
-    };
-    if !is_put {
+    if operation != "PutRecords" {
         let seen = shared.seen.lock().unwrap();
-        return refusal_of_any_call(&seen).unwrap_or_else(summary);
+        return refusal_of_any_call(&seen).unwrap_or_else(|| match operation.as_str() {
+            "DescribeStreamSummary" => summary(),
+            "ListShards" => listing(seen.shards),
+            other => panic!("unexpected {other}"),
+        });
     }
     let entries = entries(&body);
     {
         let mut seen = shared.seen.lock().unwrap();
-        seen.calls.push(entries.clone());
+        seen.calls.push(entries.iter().map(|entry| entry.data.clone()).collect());
         seen.in_flight += 1;
         seen.in_flight_max = seen.in_flight_max.max(seen.in_flight);
     }
@@ -143,26 +154,28 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     put(&mut seen, entries)
 }
 
-fn put(seen: &mut Seen, entries: Vec<Bytes>) -> Response {
+fn put(seen: &mut Seen, entries: Vec<Entry>) -> Response {
     if let Some(refusal) = refusal_of_any_call(seen) {
         return refusal;
     }
-    if seen.poison.as_ref().is_some_and(|poison| entries.contains(poison)) {
+    if seen.poison.as_ref().is_some_and(|poison| entries.iter().any(|entry| entry.data == *poison)) {
         return error(400, "ValidationException");
     }
     match seen.script.pop_front().unwrap_or(Answer::Entries(Vec::new())) {
         Answer::Entries(failed) => {
             let code = |index| failed.iter().find(|(at, _)| *at == index).map(|(_, code)| *code);
-            let results: Vec<Value> = (0..entries.len()).map(|index| result(code(index))).collect();
+            let result = |(index, entry)| result(entry, seen.shards, code(index));
+            let results: Vec<Value> = entries.iter().enumerate().map(result).collect();
             let taken = entries.into_iter().enumerate().filter(|(index, _)| code(*index).is_none());
-            seen.landed.extend(taken.map(|(_, data)| data));
+            seen.landed.extend(taken.map(|(_, entry)| entry.data));
             json_response(200, &json!({ "FailedRecordCount": failed.len(), "Records": results }))
         }
         Answer::Fails(status, code) => error(status, code),
         Answer::Garbage => (StatusCode::BAD_GATEWAY, "<html>").into_response(),
         Answer::OneTooFew => {
-            let results: Vec<Value> = (1..entries.len()).map(|_| result(None)).collect();
-            seen.landed.extend(entries);
+            let results: Vec<Value> =
+                entries.iter().skip(1).map(|entry| result(entry, seen.shards, None)).collect();
+            seen.landed.extend(entries.into_iter().map(|entry| entry.data));
             json_response(200, &json!({ "FailedRecordCount": 0, "Records": results }))
         }
     }
@@ -175,20 +188,45 @@ fn refusal_of_any_call(seen: &Seen) -> Option<Response> {
     seen.stream_is_missing.then(|| error(400, "ResourceNotFoundException"))
 }
 
-fn entries(body: &[u8]) -> Vec<Bytes> {
+fn entries(body: &[u8]) -> Vec<Entry> {
     let body: Value = serde_json::from_slice(body).unwrap();
     let records = body["Records"].as_array().unwrap();
     records
         .iter()
-        .map(|record| BASE64_STANDARD.decode(record["Data"].as_str().unwrap()).unwrap().into())
+        .map(|record| Entry {
+            data: BASE64_STANDARD.decode(record["Data"].as_str().unwrap()).unwrap().into(),
+            hash_key: record["ExplicitHashKey"].as_str().unwrap().parse().unwrap(),
+        })
         .collect()
 }
 
-fn result(code: Option<&str>) -> Value {
+fn result(entry: &Entry, shards: usize, code: Option<&str>) -> Value {
     match code {
         Some(code) => json!({ "ErrorCode": code, "ErrorMessage": "by the script" }),
-        None => json!({ "SequenceNumber": "1", "ShardId": "shardId-000000000000" }),
+        None => json!({ "SequenceNumber": "1", "ShardId": shard_id(entry.hash_key / share(shards)) }),
     }
+}
+
+/// The hash keys of one shard; of a stream with one shard it lacks the last, so that it is a number.
+fn share(shards: usize) -> u128 {
+    (u128::MAX / shards as u128).saturating_add(1)
+}
+
+fn shard_id(number: u128) -> String {
+    format!("shardId-{number:012}")
+}
+
+fn listing(shards: usize) -> Response {
+    let shard = |number: u128| {
+        let first = number * share(shards);
+        let last = first.saturating_add(share(shards) - 1);
+        json!({
+            "ShardId": shard_id(number),
+            "HashKeyRange": { "StartingHashKey": first.to_string(), "EndingHashKey": last.to_string() },
+            "SequenceNumberRange": { "StartingSequenceNumber": "1" },
+        })
+    };
+    json_response(200, &json!({ "Shards": (0..shards as u128).map(shard).collect::<Vec<_>>() }))
 }
 
 fn summary() -> Response {

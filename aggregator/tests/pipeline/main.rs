@@ -20,6 +20,8 @@ mod fake_kinesis;
 mod world;
 
 mod producer;
+mod heartbeats;
 mod expiry;
 mod running;
 mod outages;
+mod watermarks;

@@ -57,7 +57,7 @@ impl Region {
             self.records += 1;
             let sequence = SequenceNumber::new(self.records.to_string()).unwrap();
             let permit = self.budget.reserve(bytes.len()).await;
-            let ack = self.acks.track(Some(sequence), permit).await;
+            let ack = self.acks.track(Some(sequence), 0, permit).await;
             self.frames.send(RegionFrame { bucket: 1, bytes: bytes.clone(), acks: vec![ack] }).await.unwrap();
         }
     }

@@ -153,6 +153,13 @@ impl Kinesis {
         self.until_active(name).await;
     }
 
+    /// Merges two neighbours.
+    pub(crate) async fn merge(&self, name: &str, shard: &str, adjacent: &str) {
+        let merge = self.client.merge_shards().stream_name(name).shard_to_merge(shard);
+        merge.adjacent_shard_to_merge(adjacent).send().await.unwrap();
+        self.until_active(name).await;
+    }
+
     /// Everything in one shard, oldest first.
     pub(crate) async fn records(&self, name: &str, shard: &str) -> Vec<Record> {
         let begin = self.client.get_shard_iterator().stream_name(name).shard_id(shard);

@@ -39,6 +39,8 @@ pub(crate) fn config(
         create = true
         [batch]
         linger_ms = 20
+        [watermark]
+        interval_ms = 100
         [worker]
         sync_interval_ms = 100
         heartbeat_interval_ms = 100
@@ -63,6 +65,13 @@ pub(crate) fn config(
         ));
     }
     read(Document::parse(&text).unwrap()).unwrap()
+}
+
+/// A region whose stream has so many shards.
+pub(crate) async fn region(shards: i32) -> Kinesis {
+    let kinesis = Kinesis::start().await;
+    kinesis.create_stream(STREAM, shards).await;
+    kinesis
 }
 
 /// An aggregator in this process. Dropping it is its sudden death.
@@ -123,6 +132,17 @@ impl Kinesis {
         found
     }
 
+    /// The watermarks that each shard of the region's stream was told, in order.
+    pub(crate) async fn watermarks_by_shard(&self) -> BTreeMap<String, Vec<u64>> {
+        let mut found = BTreeMap::new();
+        for shard in self.shards(STREAM).await {
+            let frames = self.records(STREAM, &shard.shard_id).await.into_iter().map(data);
+            let frames = frames.map(|frame| decode(frame, FRAME_BODY_BYTES_MAX).unwrap());
+            found.insert(shard.shard_id, frames.filter_map(|frame| frame.watermark_ms).collect());
+        }
+        found
+    }
+
     /// The changes of one table by key, in the order of their positions.
     pub(crate) async fn changes(&self, table: &str) -> BTreeMap<String, Vec<Change>> {
         let mut found: BTreeMap<String, Vec<Change>> = BTreeMap::new();
@@ -139,7 +159,7 @@ impl Kinesis {
 
 /// The changes of a frame, all of them good.
 pub(crate) fn changes(frame: Bytes) -> Vec<Change> {
-    decode(frame, FRAME_BODY_BYTES_MAX).unwrap().into_iter().map(Result::unwrap).collect()
+    decode(frame, FRAME_BODY_BYTES_MAX).unwrap().changes.into_iter().map(Result::unwrap).collect()
 }
 
 /// The text that [`DynamoDb::put`] wrote.

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use warmcast_cache_writer::stats::Stats;
 use warmcast_cache_writer::unpack::{Routed, Unpack};
 use warmcast_common::consumer::ack::ShardAcks;
-use warmcast_common::consumer::{ByteBudget, Delivery, Processor as _, SequenceNumber, SourceRecord};
+use warmcast_common::consumer::{Asked, ByteBudget, Delivery, Processor as _, SequenceNumber, SourceRecord};
 use warmcast_common::dead_letter::{DeadLetterConfig, DeadLetters};
 use warmcast_proto::change::ChangeKind;
 use warmcast_proto::frame::FRAME_BODY_BYTES_MAX;
@@ -46,9 +46,9 @@ async fn no_more_is_inflated_than_the_budget_allows() {
     let mut deliveries = Vec::new();
     for number in 1..=10 {
         let (sequence, body) = (SequenceNumber::new(number.to_string()).ok(), Bytes::from(bomb(number)));
-        let ack = acks.track(sequence.clone(), read.reserve(body.len()).await).await;
+        let ack = acks.track(sequence.clone(), 0, read.reserve(body.len()).await).await;
         let record = SourceRecord { sequence, created_ms: 1, bytes: body.len(), body };
-        deliveries.push(Delivery { record, ack });
+        deliveries.push(Delivery { record, ack, asked: Asked::now(), settling: false });
     }
     let mut unpacking = JoinSet::new();
     unpacking.spawn(async move { unpack.process("stream", "shard", deliveries).await });

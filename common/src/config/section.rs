@@ -85,15 +85,27 @@ impl Section {
         self.child(name, table)
     }
 
+    /// A section of this one, if it is there.
+    pub fn optional_section(&mut self, name: &'static str) -> Option<Section> {
+        self.asked.insert(name);
+        self.table.contains_key(name).then(|| self.section(name))
+    }
+
     /// The sections below a section, by name: `[regions.eu-west-1]` and so on. Notes it if there is none.
     pub fn named_sections(&mut self, name: &'static str) -> Vec<(String, Section)> {
-        let parent = self.section(name);
-        if parent.table.is_empty() {
+        let sections = self.optional_named_sections(name);
+        if sections.is_empty() {
             self.note(
                 name,
                 format!("at least one [{}] section is needed", self.path_of(&format!("{name}.NAME"))),
             );
         }
+        sections
+    }
+
+    /// The sections below a section, by name, if there are any.
+    pub fn optional_named_sections(&mut self, name: &'static str) -> Vec<(String, Section)> {
+        let parent = self.section(name);
         let mut sections = Vec::new();
         for (child, value) in &parent.table {
             match value {
@@ -133,6 +145,26 @@ impl Section {
             self.note(name, "is required");
         }
         text.unwrap_or_default()
+    }
+
+    /// A list of texts, if it is there; neither it nor any of them is empty.
+    pub fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let expected = "expected a list of strings that are not empty; leave the key out for the default";
+        let texts = match self.take(name)? {
+            Value::Array(values) => values
+                .into_iter()
+                .map(|value| match value {
+                    Value::String(text) if !text.trim().is_empty() => Some(text),
+                    _ => None,
+                })
+                .collect::<Option<Vec<String>>>(),
+            _ => None,
+        };
+        let texts = texts.filter(|texts| !texts.is_empty());
+        if texts.is_none() {
+            self.note(name, expected);
+        }
+        texts
     }
 
     /// A secret text, if it is there.
@@ -293,6 +325,21 @@ mod tests {
         );
         assert_eq!(noted[4].message, "expected a whole number from 0 to 1000, found -5");
         assert_eq!(noted[6].message, "unknown key; known here: linger_ms, mode");
+    }
+
+    #[test]
+    fn lists_and_sections_may_be_missing_but_not_empty() {
+        let (mut root, violations) =
+            section("good = ['a', 'b']\nempty = []\nmixed = ['a', 1]\n[there]\n[tables.a]\n[tables.b]");
+        assert_eq!(root.texts("good").unwrap(), ["a", "b"]);
+        assert_eq!(root.texts("missing"), None);
+        assert_eq!((root.texts("empty"), root.texts("mixed")), (None, None));
+        assert!(root.optional_section("there").is_some() && root.optional_section("nowhere").is_none());
+        assert_eq!(root.optional_named_sections("tables").len(), 2);
+        assert!(root.optional_named_sections("others").is_empty());
+        root.finish();
+        let noted = violations.into_result(()).unwrap_err();
+        assert_eq!(noted.iter().map(|v| v.path.as_str()).collect::<Vec<_>>(), ["empty", "mixed"]);
     }
 
     #[test]

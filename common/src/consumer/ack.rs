@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::budget::BytePermit;
+use super::history::Arrivals;
 use super::sequence_number::SequenceNumber;
 use super::window::AckWindow;
 
@@ -35,6 +36,8 @@ struct State {
 pub struct AckStatus {
     /// The position below which everything is done.
     pub checkpoint: Option<SequenceNumber>,
+    /// When the first record that was done and the checkpoint's arrived, if that is known.
+    pub arrivals: Option<Arrivals>,
     /// Records that are not.
     pub pending: usize,
     /// A record was dropped without being done: the checkpoint stays where it is, and the shard must be read
@@ -49,8 +52,9 @@ impl ShardAcks {
         Self(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }))
     }
 
-    /// Takes a record in and gives out its ack; waits while the window is full. One reader per shard calls it.
-    pub async fn track(&self, sequence: Option<SequenceNumber>, permit: BytePermit) -> Ack {
+    /// Takes a record in, which came into the stream at `arrived_ms` (0: not known), and gives out its ack; waits
+    /// while the window is full. One reader per shard calls it.
+    pub async fn track(&self, sequence: Option<SequenceNumber>, arrived_ms: u64, permit: BytePermit) -> Ack {
         loop {
             let changed = self.0.changed.notified();
             if !self.0.state.lock().window.is_full() {
@@ -59,7 +63,7 @@ impl ShardAcks {
             changed.await;
         }
         let mut state = self.0.state.lock();
-        let pushed = state.window.push(sequence, permit);
+        let pushed = state.window.push(sequence, arrived_ms, permit);
         // Only this reader adds records, so the room cannot have gone. Were it gone, the record would be in no
         // window and a checkpoint could pass it: the shard is taken for lost and read again.
         state.lost |= pushed.is_err();
@@ -71,9 +75,20 @@ impl ShardAcks {
         let state = self.0.state.lock();
         AckStatus {
             checkpoint: state.window.checkpoint().cloned(),
+            arrivals: state.window.arrivals(),
             pending: state.window.len(),
             lost: state.lost,
         }
+    }
+
+    /// Everything created before this is done, in milliseconds since the epoch; `None` while that is not known.
+    pub fn watermark_ms(&self) -> Option<u64> {
+        self.0.state.lock().window.watermark_ms()
+    }
+
+    /// When everything that was tracked so far is done, the shard's watermark is at least `watermark_ms`.
+    pub fn mark_all(&self, watermark_ms: u64) {
+        self.0.state.lock().window.mark_all(watermark_ms);
     }
 
     /// Waits until every record is done (`true`) or one was lost (`false`).
@@ -141,6 +156,14 @@ impl Ack {
         acks
     }
 
+    /// The record says that everything created before `watermark_ms` (milliseconds since the epoch) came before it.
+    /// When it and all records before it are done, that is the shard's watermark, unless that is later already.
+    /// Called before [`Ack::done`], on the ack or on any part that it was split into. For streams whose rule is
+    /// [`Carried`](super::source::WatermarkRule::Carried).
+    pub fn watermark(&self, watermark_ms: u64) {
+        self.shared.state.lock().window.mark(self.number, watermark_ms);
+    }
+
     /// The record holds more bytes from now on, until it is done: it was inflated.
     pub fn hold(&self, permit: BytePermit) {
         self.shared.state.lock().window.hold(self.number, permit);
@@ -175,7 +198,7 @@ mod tests {
     }
 
     async fn track(acks: &ShardAcks, budget: &ByteBudget, number: u64) -> Ack {
-        acks.track(Some(n(number)), budget.reserve(10).await).await
+        acks.track(Some(n(number)), 0, budget.reserve(10).await).await
     }
 
     #[tokio::test]
@@ -184,12 +207,43 @@ mod tests {
         let mut parts = track(&acks, &budget, 1).await.split(3);
         parts.pop().unwrap().done();
         parts.pop().unwrap().done();
-        assert_eq!(acks.status(), AckStatus { checkpoint: None, pending: 1, lost: false });
+        assert_eq!(acks.status(), AckStatus { checkpoint: None, arrivals: None, pending: 1, lost: false });
         assert_eq!(budget.bytes_in_use(), 10);
         parts.pop().unwrap().done();
-        assert_eq!(acks.status(), AckStatus { checkpoint: Some(n(1)), pending: 0, lost: false });
+        assert_eq!(
+            acks.status(),
+            AckStatus { checkpoint: Some(n(1)), arrivals: None, pending: 0, lost: false }
+        );
         assert_eq!(budget.bytes_in_use(), 0);
         assert!(acks.settled().await);
+    }
+
+    #[tokio::test]
+    async fn a_watermark_counts_when_every_part_of_its_record_and_all_before_it_are_done() {
+        let (acks, budget) = (ShardAcks::new(10), ByteBudget::new(100));
+        let (first, second) = (track(&acks, &budget, 1).await, track(&acks, &budget, 2).await);
+        second.watermark(700);
+        let mut parts = second.split(2);
+        parts.pop().unwrap().done();
+        first.done();
+        assert_eq!(acks.watermark_ms(), None);
+        parts.pop().unwrap().done();
+        assert_eq!(acks.watermark_ms(), Some(700));
+        let third = track(&acks, &budget, 3).await;
+        third.watermark(600);
+        third.done();
+        assert_eq!(acks.watermark_ms(), Some(700), "what was said before still holds");
+    }
+
+    #[tokio::test]
+    async fn a_lost_record_holds_the_watermark_for_ever() {
+        let (acks, budget) = (ShardAcks::new(10), ByteBudget::new(100));
+        let (first, second) = (track(&acks, &budget, 1).await, track(&acks, &budget, 2).await);
+        second.watermark(700);
+        drop(first);
+        second.done();
+        acks.mark_all(800);
+        assert_eq!(acks.watermark_ms(), None);
     }
 
     #[tokio::test]
@@ -207,7 +261,10 @@ mod tests {
         first.done();
         drop(second);
         third.done();
-        assert_eq!(acks.status(), AckStatus { checkpoint: Some(n(1)), pending: 2, lost: true });
+        assert_eq!(
+            acks.status(),
+            AckStatus { checkpoint: Some(n(1)), arrivals: None, pending: 2, lost: true }
+        );
         assert_eq!(budget.bytes_in_use(), 0);
         assert!(!acks.settled().await);
     }

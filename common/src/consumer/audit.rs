@@ -57,6 +57,8 @@ pub(super) struct Audited {
     pub(super) disabled: bool,
     /// The stream was superseded and nothing is left of it to read.
     pub(super) over: bool,
+    /// No shard is without a lease, by this listing and the one before it.
+    pub(super) listed: bool,
 }
 
 /// Why it could not be looked after this time.
@@ -90,7 +92,15 @@ impl<S: StreamSource> Audit<S> {
             Err(error) => return Err(SourceError::Call(error).into()),
         };
         match state.start.is_some() || self.from_trim_horizon {
-            true => self.audit(begun_at, &state.leases, &listing).await,
+            true => {
+                let mut found = self.audit(begun_at, &state.leases, &listing).await?;
+                if found.listed && !state.listed {
+                    // Whoever removed the stream's state meanwhile begins it again.
+                    ignore_fenced(self.store().mark_listed(self.stream(), true).await)?;
+                }
+                found.listed |= state.listed;
+                Ok(found)
+            }
             false => self.begin_now(&listing).await,
         }
     }
@@ -154,15 +164,20 @@ impl<S: StreamSource> Audit<S> {
         }
         changed |= self.end_what_is_gone(leases, &listing.shards).await?;
         let obsolete: HashSet<String> = lineage.obsolete(&shards).into_iter().collect();
-        self.delete(leases.iter().filter(|lease| obsolete.contains(&*lease.shard)).cloned().collect())
-            .await?;
+        // A child that shows late is in no lease until then: its parent's holds the watermark for it.
+        let (now_ms, settle) = (now_ms(), self.source.children_settle());
+        let is_settled = |lease: &&Lease| lease.ended.is_none_or(|ended| ended.is_settled(now_ms, settle));
+        let obsolete = leases.iter().filter(|lease| obsolete.contains(&*lease.shard)).filter(is_settled);
+        self.delete(obsolete.cloned().collect()).await?;
         let without_children = !listing.disabled && lineage.without_children().next().is_some();
+        let unconnected = news.unconnected > 0 || !held_back.is_empty();
         Ok(Audited {
-            unconnected: news.unconnected > 0 || !held_back.is_empty(),
+            unconnected,
             changed,
             without_children,
             disabled: listing.disabled,
             over: false,
+            listed: repeated && !changed && !unconnected && hidden.is_empty(),
         })
     }
 
@@ -236,6 +251,8 @@ impl<S: StreamSource> Audit<S> {
             "gap: the shard is gone before it was read to its end; the table needs a backfill"
         );
         self.store().record_gap(&taken, &taken.checkpoint, now_ms()).await?;
+        // What comes after it need not descend from anything that has a lease.
+        ignore_fenced(self.store().mark_listed(self.stream(), false).await)?;
         let end = self.store().checkpoint(&taken, &Checkpoint::ShardEnd, Progressed::default()).await;
         ignore_fenced(end)?;
         Ok(true)

@@ -3,12 +3,13 @@
 //! Judged by the observer's monotonic clock alone: a worker is dead when its heartbeat was *seen* to stand still
 //! for `lease_duration`. No two machines' clocks are ever compared.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::assignment::Member;
+use super::coverage::Coverage;
 use super::store::{Heartbeat, Report};
 
 /// Every worker's heartbeat, as it was last seen to change.
@@ -102,6 +103,11 @@ impl Membership {
             others.chain(std::iter::once((me, report))).map(|(id, report)| member(id, report)).collect();
         members.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         members
+    }
+
+    /// What each worker that lives says of its leases, by its name.
+    pub fn coverages(&self, lease_duration: Duration) -> BTreeMap<String, Option<Coverage>> {
+        self.living(lease_duration).map(|(id, report)| (id.to_owned(), report.coverage)).collect()
     }
 
     /// Workers that have a heartbeat, dead or alive.

@@ -8,7 +8,7 @@ use crate::limits::CHILD_SHARD_TRIES_MAX;
 use crate::retry::Backoff;
 
 use super::source::{Shard, StreamSource};
-use super::store::{Begin, Lease, StateStore, StoreError};
+use super::store::{Begin, Lease, Onset, StateStore, StoreError};
 use super::worker::Worker;
 
 /// Looks for the children of these finished shards, and writes their leases. What is not found is left to the full
@@ -63,6 +63,6 @@ async fn create(store: &StateStore, ended: &Lease, child: &Shard) -> Result<(), 
             return Ok(());
         }
     }
-    store.create_child_lease(ended, child, Begin::AfterParents).await?;
+    store.create_child_lease(ended, child, Begin::AfterParents, &Onset::default()).await?;
     Ok(())
 }

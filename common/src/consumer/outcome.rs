@@ -1,5 +1,6 @@
 //! How the reading of a shard ends.
 
+use super::checkpoint::Checkpoint;
 use super::source::SourceError;
 use super::store::{Lease, StoreError};
 
@@ -14,6 +15,8 @@ pub enum ShardExit {
     Ended(Children),
     /// Everything read is done and checkpointed, and the lease is released, or given to this worker.
     Drained(Option<String>),
+    /// The shard is to be begun again at this checkpoint: what was read of it and not done is of no account.
+    Rewinding(Lease, Checkpoint),
 }
 
 /// What became of an ended shard's children.
@@ -22,7 +25,16 @@ pub struct Children {
     /// Their names, as far as they show.
     pub names: Vec<String>,
     /// Leases that this worker took over with them, to go on without a pause.
-    pub adopted: Vec<Lease>,
+    pub adopted: Vec<Adopted>,
+}
+
+/// A child whose lease its parent's reader has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    /// The lease.
+    pub lease: Lease,
+    /// Nothing in the shard is older: the least of its parents' last watermarks, in milliseconds since the epoch.
+    pub since_ms: Option<u64>,
 }
 
 /// Why a shard must be started again from its checkpoint.
@@ -37,6 +49,9 @@ pub enum ShardFailure {
     /// The shard cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The process stood still since it had the lease, which may be somebody else's by now.
+    #[error("this process stood still; the lease is proven, and the shard read again from its checkpoint")]
+    StoodStill,
     /// The watchdog ended it.
     #[error("stuck: it waited for {0}, which nothing should hold up")]
     Stuck(&'static str),

@@ -2,6 +2,10 @@
 
 use std::future::Future;
 
+use tokio::time::Instant;
+
+use crate::clock::now_ms;
+
 use super::ack::Ack;
 use super::source::SourceRecord;
 
@@ -12,6 +16,29 @@ pub struct Delivery<R> {
     pub record: SourceRecord<R>,
     /// Consumed when the record is where it should be.
     pub ack: Ack,
+    /// When its page was asked for.
+    pub asked: Asked,
+    /// What shortly preceded it is in doubt: its shard was rewound, or begun in the middle, and the record arrived
+    /// soon after the first that was read then ([`Rewind::settle`](super::rewind::Rewind::settle)). It may repeat
+    /// something older than what is not read. Always `false` without a rewind.
+    pub settling: bool,
+}
+
+/// When something was asked for, just before it was. How old a record is that waited on its way, and whether the
+/// process stood still meanwhile, is judged by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// On the clock that does not jump.
+    pub at: Instant,
+    /// On the wall's clock: milliseconds since the Unix epoch.
+    pub ms: u64,
+}
+
+impl Asked {
+    /// Now.
+    pub fn now() -> Self {
+        Self { at: Instant::now(), ms: now_ms() }
+    }
 }
 
 /// What a daemon does with records.

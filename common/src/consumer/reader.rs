@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::clock::now_ms;
+use crate::fence::Fence;
+use crate::limits::TIP_EMPTY_READS_MIN;
 use crate::retry::{Backoff, Class};
 use crate::telemetry::LogLimiter;
 
@@ -16,9 +18,10 @@ use super::checkpoint::Checkpoint;
 use super::lag::{ShardLag, behind};
 use super::orders::Orders;
 use super::outcome::ShardFailure;
-use super::processor::{Delivery, Processor};
+use super::processor::{Asked, Delivery, Processor};
 use super::progress::{Progress, Stage};
-use super::source::{Page, Shard, SourceError, SourceRecord, StreamSource};
+use super::settling::Settling;
+use super::source::{Page, Shard, SourceError, SourceRecord, StreamSource, WatermarkRule};
 use super::store::Lease;
 use super::worker::Worker;
 
@@ -35,6 +38,11 @@ pub(super) struct Reader<'a, S, P> {
     pub(super) acks: &'a ShardAcks,
     /// When all that had come was last known to be done ([`Lease::seen_ms`]).
     pub(super) seen_ms: &'a Mutex<u64>,
+    /// Whether the process stood still, if somebody looks after that, and since when it must not have.
+    pub(super) fence: Option<&'a Fence>,
+    pub(super) begun: Instant,
+    /// Which records are settling, if shards are rewound.
+    pub(super) settling: Option<&'a Mutex<Settling>>,
 }
 
 /// Why the reader stopped.
@@ -56,6 +64,7 @@ where
         let mut errors = Backoff::default();
         let mut complaints = LogLimiter::default();
         let mut idle = Idle::new(self.source, self.worker);
+        let mut tip = Tip::default();
         self.look_for_silent_gap().await;
         loop {
             // Boxed: a shard is idle most of the time, and then only its pause takes memory.
@@ -63,16 +72,28 @@ where
                 return Ok(ReadEnd::Drain);
             };
             let pause = match answer {
-                Ok((page, permit)) => {
+                Ok(Answer { page, permit, asked }) => {
+                    if let Some(fence) = self.fence
+                        && !fence.is_awake_since(self.begun).await
+                    {
+                        return Err(ShardFailure::StoodStill);
+                    }
                     errors.reset();
                     let next = page.next.clone();
+                    let at_tip = tip.is_found(&page);
                     if page.records.is_empty() && behind(&page).is_zero() && self.acks.status().pending == 0 {
                         *self.seen_ms.lock() = now_ms();
                     }
                     let pause = idle.after(page.records.len());
                     self.lag.read(behind(&page), pause);
-                    let children = Box::pin(self.hand_on(&mut place, page, permit)).await;
+                    let children = Box::pin(self.hand_on(&mut place, page, permit, asked)).await;
                     let Some(next) = next else { return Ok(ReadEnd::ShardEnd(children)) };
+                    if let (true, WatermarkRule::Created { tip_margin }) =
+                        (at_tip, self.source.watermark_rule())
+                    {
+                        let margin_ms = u64::try_from(tip_margin.as_millis()).unwrap_or(u64::MAX);
+                        self.acks.mark_all(asked.ms.saturating_sub(margin_ms));
+                    }
                     place.iterator = Some(next);
                     pause
                 }
@@ -89,7 +110,7 @@ where
     }
 
     /// The room that a page may need, and then the page.
-    async fn next_page(&self, place: &mut Place) -> Result<(Page<S::Record>, BytePermit), SourceError> {
+    async fn next_page(&self, place: &mut Place) -> Result<Answer<S::Record>, SourceError> {
         self.progress.enter(Stage::Room);
         let permit = self.budget.reserve(self.source.pace().page_bytes_max).await;
         let shard = &self.lease.shard;
@@ -101,14 +122,21 @@ where
             }
         };
         self.progress.enter(Stage::Reading);
+        let asked = Asked::now();
         let answer = self.source.read(shard, &iterator).await;
         // Kept for the next try; an answer brings the next one.
         place.iterator = Some(iterator);
-        answer.map(|page| (page, permit))
+        answer.map(|page| Answer { page, permit, asked })
     }
 
     /// Hands a page on. Once begun it is not interrupted: a record without its ack would be lost.
-    async fn hand_on(&self, place: &mut Place, page: Page<S::Record>, mut permit: BytePermit) -> Vec<Shard> {
+    async fn hand_on(
+        &self,
+        place: &mut Place,
+        page: Page<S::Record>,
+        mut permit: BytePermit,
+        asked: Asked,
+    ) -> Vec<Shard> {
         self.progress.enter(Stage::HandingOn);
         self.progress.read(page.records.iter().map(|record| record.bytes).sum());
         let mut deliveries = Vec::with_capacity(page.records.len());
@@ -116,11 +144,17 @@ where
             if let Some(sequence) = &record.sequence {
                 place.checkpoint = Checkpoint::After(sequence.clone());
             }
-            let ack = self.acks.track(record.sequence.clone(), permit.take(record.bytes)).await;
+            let (sequence, permit) = (record.sequence.clone(), permit.take(record.bytes));
+            let ack = self.acks.track(sequence, record.created_ms, permit).await;
+            if record.created_ms > 0 && matches!(self.source.watermark_rule(), WatermarkRule::Created { .. })
+            {
+                ack.watermark(record.created_ms);
+            }
             if self.is_before_start(&record) {
                 ack.done();
             } else {
-                deliveries.push(Delivery { record, ack });
+                let settling = self.settling.is_some_and(|of| of.lock().includes(record.created_ms));
+                deliveries.push(Delivery { record, ack, asked, settling });
             }
         }
         drop(permit);
@@ -195,11 +229,40 @@ where
     async fn record_gap(&self, after: &Checkpoint, why: &str) -> bool {
         let (stream, shard) = (self.source.stream(), &*self.lease.shard);
         tracing::error!(stream, shard, %after, "gap: {why}; the table needs a backfill");
+        if let Some(settling) = self.settling {
+            settling.lock().begin();
+        }
         let recorded = self.worker.store().record_gap(self.lease, after, now_ms()).await;
         if let Err(error) = &recorded {
             tracing::error!(stream, shard, %error, "the gap could not be recorded in the state table; it is tried again");
         }
         recorded.is_ok()
+    }
+}
+
+/// What a read was answered with.
+struct Answer<R> {
+    page: Page<R>,
+    permit: BytePermit,
+    asked: Asked,
+}
+
+/// Whether the reader has come to the end of what a shard has so far.
+#[derive(Debug, Default)]
+struct Tip {
+    empty_reads: u32,
+}
+
+impl Tip {
+    /// Whether there was no more than this page. A service that does not tell may answer with an empty page on the
+    /// way. The end of a closed shard is no tip: its children go on, nobody knows since when.
+    fn is_found<R>(&mut self, page: &Page<R>) -> bool {
+        self.empty_reads = if page.records.is_empty() { self.empty_reads.saturating_add(1) } else { 0 };
+        let is_up_to_it = match page.behind {
+            Some(behind) => behind.is_zero(),
+            None => self.empty_reads >= TIP_EMPTY_READS_MIN,
+        };
+        is_up_to_it && page.next.is_some()
     }
 }
 
@@ -227,5 +290,38 @@ impl Idle {
     fn after(&mut self, records: usize) -> Duration {
         self.pause = if records > 0 { self.min } else { self.pause.saturating_mul(2).min(self.max) };
         self.pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(records: usize, behind_ms: Option<u64>, next: Option<&str>) -> Page<()> {
+        let record = || SourceRecord { sequence: None, created_ms: 1, bytes: 0, body: () };
+        Page {
+            records: (0..records).map(|_| record()).collect(),
+            next: next.map(str::to_owned),
+            children: Vec::new(),
+            behind: behind_ms.map(Duration::from_millis),
+        }
+    }
+
+    #[test]
+    fn a_source_that_does_not_tell_is_believed_to_be_at_its_tip_after_several_empty_pages() {
+        let mut tip = Tip::default();
+        let mut found = |records| tip.is_found(&page(records, None, Some("next")));
+        assert_eq!([found(0), found(0), found(0), found(0)], [false, false, true, true]);
+        assert_eq!([found(1), found(0), found(0), found(0)], [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_source_that_tells_is_believed_and_the_end_of_a_shard_is_no_tip() {
+        let mut tip = Tip::default();
+        assert!(tip.is_found(&page(3, Some(0), Some("next"))));
+        for _ in 0..2 * TIP_EMPTY_READS_MIN {
+            assert!(!tip.is_found(&page(0, Some(7), Some("next"))), "there is more");
+            assert!(!tip.is_found(&page(0, Some(0), None)), "the shard is closed");
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! goes on meanwhile. When the reader ends, what it handed on is awaited, and only then is the shard's last
 //! checkpoint written.
 
+mod children;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +15,30 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{CHILD_SHARD_TRIES_MAX, WINDOW_RECORDS_MAX};
+use crate::clock::now_ms;
+use crate::fence::Fence;
+use crate::limits::WINDOW_RECORDS_MAX;
 use crate::retry::Backoff;
 
-use super::ack::ShardAcks;
+use super::ack::{AckStatus, ShardAcks};
 use super::budget::ByteBudget;
 use super::checkpoint::Checkpoint;
+use super::history::History;
 use super::kin::Kin;
 use super::lag::Lags;
+use super::onset::{onset, rewind_checkpoint, rewinding};
 use super::orders::Orders;
-use super::outcome::{Children, ShardExit, ShardFailure};
+use super::outcome::{Adopted, ShardExit, ShardFailure};
 use super::processor::Processor;
 use super::progress::{Progress, Stage};
 use super::reader::{ReadEnd, Reader};
-use super::source::{Shard, StreamSource};
-use super::store::{Begin, Lease, Progressed, StoreError};
+use super::rewind::Rewinds;
+use super::settling::Settling;
+use super::source::StreamSource;
+use super::store::{Ended, Lease, Onset, Progressed, StoreError};
 use super::worker::Worker;
+
+use children::least_watermark;
 
 /// Everything one shard's task needs.
 pub(super) struct ShardTask<S, P> {
@@ -42,6 +52,8 @@ pub(super) struct ShardTask<S, P> {
     pub(super) progress: Arc<Progress>,
     /// The children that have leases already: the service need not be asked for them.
     pub(super) kin: Kin,
+    pub(super) rewinds: Rewinds,
+    pub(super) fence: Option<Arc<Fence>>,
     /// Bounds the state writes that many shards make at once: when a worker starts, stops, or takes over.
     pub(super) state_writes: Arc<Semaphore>,
 }
@@ -50,7 +62,19 @@ pub(super) struct ShardTask<S, P> {
 #[derive(Clone, Debug)]
 pub(super) enum Tenure {
     Claimed(Lease),
-    Taken(Lease),
+    Taken(Adopted),
+    /// Ours, to be begun again at this checkpoint.
+    Rewinding(Lease, Checkpoint),
+}
+
+impl Tenure {
+    /// The lease as it is before the task runs, and its epoch when the task has it.
+    pub(super) fn lease(&self) -> (&Lease, u64) {
+        match self {
+            Self::Claimed(lease) | Self::Rewinding(lease, _) => (lease, lease.epoch + 1),
+            Self::Taken(child) => (&child.lease, child.lease.epoch),
+        }
+    }
 }
 
 /// An idle shard's lease is written at this interval, so that it shows that somebody reads it.
@@ -63,33 +87,71 @@ where
 {
     /// Takes the lease, if it is not taken yet, and consumes the shard.
     pub(super) async fn run(self) -> Result<ShardExit, ShardFailure> {
-        let lease = match &self.tenure {
-            Tenure::Taken(lease) => lease.clone(),
-            Tenure::Claimed(_) if self.orders.is_draining() => return Ok(ShardExit::Drained(None)),
-            Tenure::Claimed(lease) => match Box::pin(self.take(lease)).await {
-                Ok(Some(lease)) => lease,
-                Ok(None) => return Ok(ShardExit::NotTaken),
-                Err(error) if error.is_fenced() => return Ok(ShardExit::NotTaken),
-                Err(error) => return Err(ShardFailure::NotTaken(error)),
-            },
+        let begun = Instant::now();
+        let Adopted { lease, since_ms } = match Box::pin(self.begin()).await {
+            Ok(Some(adopted)) => adopted,
+            Ok(None) if self.orders.is_draining() => return Ok(ShardExit::Drained(None)),
+            Ok(None) => return Ok(ShardExit::NotTaken),
+            Err(error) if error.is_fenced() => return Ok(ShardExit::NotTaken),
+            Err(error) => return Err(ShardFailure::NotTaken(error)),
         };
         tracing::debug!(stream = &*lease.stream, shard = &*lease.shard, epoch = lease.epoch, from = %lease.checkpoint, "reading shard");
-        let held = Held { task: &self, seen_ms: Mutex::new(lease.seen_ms), lease };
-        held.consume().await
+        let kept = self.rewinds.config().map(|rewind| Kept {
+            history: Mutex::new(History::new(
+                rewind.by,
+                rewind_checkpoint(&lease),
+                lease.checkpoint.clone(),
+                Instant::now(),
+            )),
+            settling: Mutex::new(Settling::new(rewind.settle, lease.settling_ms)),
+        });
+        let seen_ms = Mutex::new(lease.seen_ms);
+        Held { task: &self, lease, since_ms, begun, kept, seen_ms }.consume().await
     }
 
-    /// Takes the lease. What the claim was made on may be old, and a page of leases may show a child whose parent
-    /// was on an earlier page: before a shard is first read, its parents are looked at one by one.
-    async fn take(&self, lease: &Lease) -> Result<Option<Lease>, StoreError> {
+    /// The lease as it is to be read; `None` if it is not to be had.
+    async fn begin(&self) -> Result<Option<Adopted>, StoreError> {
+        let lease = match &self.tenure {
+            Tenure::Taken(child) => return Ok(Some(child.clone())),
+            Tenure::Claimed(_) if self.orders.is_draining() => return Ok(None),
+            Tenure::Claimed(lease) | Tenure::Rewinding(lease, _) => lease,
+        };
         let _permit = self.state_writes.acquire().await;
-        let store = self.worker.store();
+        let (target, whole) = (self.rewinds.target(), self.source.is_whole());
+        let (onset, since_ms) = match &self.tenure {
+            Tenure::Rewinding(_, to) => {
+                let onset = target.as_deref().map(|target| rewinding(lease, to.clone(), target, whole));
+                (onset, None)
+            }
+            _ => {
+                let Some(parents) = self.finished_parents(lease).await? else { return Ok(None) };
+                let onset = target.as_deref().map(|target| onset(lease, &parents, target, whole));
+                // Of a parent that is gone nobody knows.
+                let all_tell = parents.len() == lease.parents.len();
+                (onset, all_tell.then(|| least_watermark(&parents)).flatten())
+            }
+        };
+        let onset = onset.unwrap_or_default();
+        let begun = self.worker.store().begin_tenure(lease, self.worker.id(), &onset).await?;
+        if let Onset { back_to: Some(to), .. } = &onset {
+            self.rewinds.rewound();
+            tracing::info!(stream = &*begun.stream, shard = &*begun.shard, %to, "shard is rewound");
+        }
+        Ok(Some(Adopted { lease: begun, since_ms }))
+    }
+
+    /// What the claim was made on may be old, and a page of leases may show a child whose parent was on an earlier
+    /// page: before a shard is first read, its parents are looked at one by one. `None` if one is not finished; else
+    /// the leases of those that have any.
+    async fn finished_parents(&self, lease: &Lease) -> Result<Option<Vec<Lease>>, StoreError> {
+        let mut parents = Vec::new();
         for parent in lease.parents.iter().filter(|_| !lease.has_started()) {
-            let unfinished = |parent: Lease| !parent.checkpoint.is_end();
-            if store.lease(&lease.stream, parent).await?.is_some_and(unfinished) {
-                return Ok(None);
+            match self.worker.store().lease(&lease.stream, parent).await? {
+                Some(parent) if !parent.checkpoint.is_end() => return Ok(None),
+                parent => parents.extend(parent),
             }
         }
-        store.take_lease(lease, self.worker.id()).await.map(Some)
+        Ok(Some(parents))
     }
 }
 
@@ -97,8 +159,20 @@ where
 struct Held<'a, S, P> {
     task: &'a ShardTask<S, P>,
     lease: Lease,
+    /// Before this nothing in the shard was created, if it is only begun.
+    since_ms: Option<u64>,
+    /// Before the lease was proven.
+    begun: Instant,
+    /// If shards are rewound.
+    kept: Option<Kept>,
     /// When all that had come was last known to be done.
     seen_ms: Mutex<u64>,
+}
+
+/// What is kept of a tenure for when what was done lately may be lost.
+struct Kept {
+    history: Mutex<History>,
+    settling: Mutex<Settling>,
 }
 
 /// The store refused a write: the lease is somebody else's.
@@ -112,6 +186,11 @@ where
 {
     async fn consume(&self) -> Result<ShardExit, ShardFailure> {
         let acks = ShardAcks::new(WINDOW_RECORDS_MAX);
+        if let Some(since_ms) = self.since_ms {
+            acks.mark_all(since_ms);
+        }
+        let Lease { stream, shard, epoch, .. } = &self.lease;
+        let holding = self.task.worker.holdings().hold(stream, shard, *epoch, acks.clone());
         let settled = CancellationToken::new();
         let end = {
             let checkpointer = self.keep_checkpoint(&acks, &settled);
@@ -120,6 +199,10 @@ where
             let end = tokio::select! {
                 biased;
                 () = self.task.orders.lost() => return Ok(ShardExit::LeaseLost),
+                _ = self.task.rewinds.target_other_than(self.lease.target.as_deref()) => {
+                    let to = self.progressed().rewind.unwrap_or_else(|| rewind_checkpoint(&self.lease));
+                    return Ok(ShardExit::Rewinding(self.lease.clone(), to));
+                }
                 stopped = &mut checkpointer => return stopped.map(|_| ShardExit::LeaseLost),
                 end = &mut reader => end?,
             };
@@ -132,7 +215,13 @@ where
         };
         self.task.progress.enter(Stage::Finishing);
         let finished = match end {
-            ReadEnd::ShardEnd(children) => Box::pin(self.finish(children)).await.map(ShardExit::Ended),
+            ReadEnd::ShardEnd(children) => match Box::pin(self.finish(&acks)).await {
+                Ok(ended) => {
+                    drop(holding);
+                    Ok(ShardExit::Ended(Box::pin(self.pass_on(ended, children)).await))
+                }
+                Err(lost) => Err(lost),
+            },
             ReadEnd::Drain => Box::pin(self.release(&acks)).await.map(ShardExit::Drained),
         };
         Ok(finished.unwrap_or(ShardExit::LeaseLost))
@@ -158,12 +247,16 @@ where
                 () = settled.cancelled() => return Ok(None),
                 _ = ticks.tick() => {}
             }
-            let done = acks.status().checkpoint;
+            let AckStatus { checkpoint: done, arrivals, .. } = acks.status();
+            let checkpoint = done.clone().map_or_else(|| self.lease.checkpoint.clone(), Checkpoint::After);
+            if let Some(kept) = &self.kept {
+                kept.history.lock().observe(&checkpoint, arrivals, Instant::now());
+            }
             if done == written && written_at.elapsed() < seen_interval {
                 continue;
             }
-            let checkpoint = done.clone().map_or_else(|| self.lease.checkpoint.clone(), Checkpoint::After);
-            match Box::pin(self.write(&checkpoint)).await {
+            let store = self.task.worker.store();
+            match Box::pin(store.checkpoint(&self.lease, &checkpoint, self.progressed())).await {
                 Ok(()) => (written, written_at) = (done, Instant::now()),
                 Err(error) if error.is_fenced() => return Ok(Some(LeaseLost)),
                 Err(error) => {
@@ -187,6 +280,9 @@ where
             progress: &task.progress,
             acks,
             seen_ms: &self.seen_ms,
+            fence: task.fence.as_deref(),
+            begun: self.begun,
+            settling: self.kept.as_ref().map(|kept| &kept.settling),
         };
         let end = reader.read().await?;
         task.progress.enter(Stage::Settling);
@@ -196,39 +292,23 @@ where
         }
     }
 
-    async fn write(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
-        self.task.worker.store().checkpoint(&self.lease, checkpoint, self.progressed()).await
-    }
-
     fn progressed(&self) -> Progressed {
-        Progressed { bytes_per_s: self.task.progress.bytes_per_s(), seen_ms: *self.seen_ms.lock() }
+        let kept = self.kept.as_ref();
+        Progressed {
+            bytes_per_s: self.task.progress.bytes_per_s(),
+            seen_ms: *self.seen_ms.lock(),
+            rewind: kept.map(|kept| kept.history.lock().point()),
+            settling_ms: kept.and_then(|kept| kept.settling.lock().until_ms()),
+        }
     }
 
-    /// The shard is read to its end and all of it is done: so it is written, and then its children are taken on.
-    async fn finish(&self, told: Vec<Shard>) -> Result<Children, LeaseLost> {
-        self.insist(|| self.write(&Checkpoint::ShardEnd)).await?;
-        let ended_at = Instant::now();
-        self.task.progress.enter(Stage::Children);
-        let known = self.task.kin.children(&self.lease.shard);
-        let children = match told.is_empty() {
-            false => told,
-            true if known.is_empty() => self.find_children().await,
-            true => known,
-        };
-        let mut found = Children::default();
-        for child in children {
-            // After so long others may have read it to its end, and deleted its lease: a full listing tells.
-            let is_late = ended_at.elapsed() >= self.task.worker.config().lease_duration;
-            match if is_late { Ok(None) } else { self.take_on(&child).await } {
-                Ok(adopted) => found.adopted.extend(adopted),
-                // The next full listing finds it.
-                Err(error) => {
-                    tracing::warn!(shard = child.id, %error, "the lease of a child could not be written")
-                }
-            }
-            found.names.push(child.id);
-        }
-        Ok(found)
+    /// The shard is read to its end and all of it is done: so it is written.
+    async fn finish(&self, acks: &ShardAcks) -> Result<Ended, LeaseLost> {
+        let ended = Ended { at_ms: now_ms(), watermark_ms: acks.watermark_ms() };
+        let store = self.task.worker.store();
+        self.insist(|| store.finish_lease(&self.lease, ended, self.progressed())).await?;
+        self.task.rewinds.ended(&self.lease.shard, self.lease.target.as_deref());
+        Ok(ended)
     }
 
     /// Everything read is done: the last checkpoint, and the lease is somebody else's to take.
@@ -259,62 +339,6 @@ where
                 }
             }
             tokio::time::sleep(pauses.next_pause()).await;
-        }
-    }
-
-    /// Asks for the children of this ended shard; they appear late.
-    async fn find_children(&self) -> Vec<Shard> {
-        let (task, shard) = (self.task, &*self.lease.shard);
-        let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        for _ in 0..CHILD_SHARD_TRIES_MAX {
-            task.progress.enter(Stage::Children);
-            match task.orders.unless_draining(task.source.children(shard)).await {
-                Some(Ok(listing)) if !listing.shards.is_empty() || listing.disabled => return listing.shards,
-                Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    tracing::warn!(shard, %error, "children of an ended shard could not be listed")
-                }
-                None => return Vec::new(),
-            }
-            if task.orders.unless_draining(tokio::time::sleep(pauses.next_pause())).await.is_none() {
-                return Vec::new();
-            }
-        }
-        tracing::info!(shard, "no children of the ended shard show yet; the next full listing looks again");
-        Vec::new()
-    }
-
-    /// Writes a child's lease, to be begun with its first record, and takes it if its parents are all finished and there is room for it.
-    async fn take_on(&self, child: &Shard) -> Result<Option<Lease>, StoreError> {
-        let (task, stream) = (self.task, &*self.lease.stream);
-        let (store, me) = (task.worker.store(), task.worker.id());
-        let _permit = task.state_writes.acquire().await;
-        for parent in child.parents.iter().filter(|parent| **parent != *self.lease.shard) {
-            match store.lease(stream, parent).await? {
-                Some(lease) if lease.checkpoint.is_end() => {}
-                Some(_) => {
-                    store.create_child_lease(&self.lease, child, Begin::AfterParents).await?;
-                    return Ok(None);
-                }
-                // Finished with, or never seen: a full listing tells.
-                None => return Ok(None),
-            }
-        }
-        if task.orders.is_draining() || !task.worker.has_room() {
-            store.create_child_lease(&self.lease, child, Begin::AfterParents).await?;
-            return Ok(None);
-        }
-        if let Some(lease) = store.create_child_lease(&self.lease, child, Begin::OwnedBy(me)).await? {
-            return Ok(Some(lease));
-        }
-        match store.lease(stream, &child.id).await? {
-            Some(lease) if lease.owner.is_none() && !lease.has_started() => {
-                match store.take_lease(&lease, me).await {
-                    Err(error) if error.is_fenced() => Ok(None),
-                    taken => taken.map(Some),
-                }
-            }
-            _ => Ok(None),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::aws::CallError;
+use crate::limits::CHILDREN_SETTLE;
 use crate::retry::Class;
 
 use super::checkpoint::Checkpoint;
@@ -63,6 +64,21 @@ pub struct ReadPace {
     pub page_bytes_max: usize,
 }
 
+/// How the low watermark of this stream's shards is known: a time such that everything created before it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatermarkRule {
+    /// By the creation times of the records, which do not decrease along a shard (DynamoDB Streams, rounded down to
+    /// the second). When all that was read is done and there was no more, everything is done that was created
+    /// `tip_margin` before that was asked: the time covers the rounding, the stream's own delay and the clocks.
+    Created {
+        /// See above.
+        tip_margin: Duration,
+    },
+    /// By what records say ([`Ack::watermark`](super::ack::Ack::watermark)): when they came into this stream says
+    /// nothing of when their changes were made (Kinesis).
+    Carried,
+}
+
 /// A stream that can be consumed: DynamoDB Streams in the aggregator, Kinesis in the cache-writer.
 ///
 /// Calls are not retried inside, but for the pages of a long listing: the consumer owns the retries.
@@ -78,6 +94,21 @@ pub trait StreamSource: Send + Sync + 'static {
 
     /// How long records are kept, if the service does not tell when a position is older than that.
     fn silent_retention(&self) -> Option<Duration>;
+
+    /// How the watermark of its shards is known.
+    fn watermark_rule(&self) -> WatermarkRule;
+
+    /// After so long a shard that was read to its end shows all its children if it shows one. Until then its lease is
+    /// kept, and holds the watermark.
+    fn children_settle(&self) -> Duration {
+        CHILDREN_SETTLE
+    }
+
+    /// Whether nothing that was ever in the stream has been trimmed: its oldest records are its first ones. `true` if
+    /// that does not matter, as nothing is rewound ([`Rewind`](super::rewind::Rewind)).
+    fn is_whole(&self) -> bool {
+        true
+    }
 
     /// Every shard that is listed.
     fn shards(&self) -> impl Future<Output = Result<Listing, CallError>> + Send;

@@ -4,9 +4,9 @@
 //!
 //! | `pk` | `sk` | attributes |
 //! |---|---|---|
-//! | `stream#STREAM` | `begun` | the stream is consumed, begun at `start` |
-//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given` |
-//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself |
+//! | `stream#STREAM` | `begun` | the stream is consumed, begun at `start`; `listed` when two listings found no shard without a lease |
+//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given`, `rewind`, `target_state`, `settling_ms`; of a finished shard `ended_ms`, `watermark_ms` |
+//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `covers`, `covers_digest`, `watermark_ms`: how far its leases are |
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
 //! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |
 //!
@@ -29,7 +29,7 @@ use crate::config::Section;
 use crate::retry::{Backoff, Class};
 
 pub use generation::{Generation, next_generation};
-pub use lease::{Begin, Lease, Progressed, Recipient};
+pub use lease::{Begin, Ended, Lease, Onset, Progressed, Recipient};
 pub use stream::StreamState;
 pub use workers::{Heartbeat, Report};
 

@@ -6,17 +6,19 @@
 mod shards;
 mod audits;
 mod looks;
+mod watermark;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::STATE_CALLS_IN_FLIGHT_MAX;
+use crate::fence::Fence;
+use crate::limits::{STATE_CALLS_IN_FLIGHT_MAX, WATERMARK_INTERVAL};
 use crate::retry::Backoff;
 use crate::telemetry::LogLimiter;
 
@@ -26,6 +28,7 @@ use super::lag::Lags;
 use super::outcome::{ShardExit, ShardFailure};
 use super::plan::{FreeSince, ShardKey};
 use super::processor::Processor;
+use super::rewind::{Rewind, Rewinds};
 use super::source::StreamSource;
 use super::store::StoreError;
 use super::worker::Worker;
@@ -33,6 +36,7 @@ use super::worker::Worker;
 use audits::Stream;
 use looks::{Busy, View};
 use shards::{Failed, Tending};
+use watermark::FleetWatermark;
 
 /// A stream to be consumed.
 #[derive(Debug)]
@@ -82,6 +86,9 @@ pub struct Consumer<S, P> {
     busy: Busy,
     gave_at: Option<Instant>,
     no_room: LogLimiter,
+    rewinds: Rewinds,
+    fence: Option<Arc<Fence>>,
+    fleet: FleetWatermark,
 }
 
 impl<S, P> Consumer<S, P>
@@ -113,7 +120,46 @@ where
             busy: Busy::default(),
             gave_at: None,
             no_room: LogLimiter::default(),
+            rewinds: Rewinds::new(None),
+            fence: None,
+            fleet: FleetWatermark::new(),
         }
+    }
+
+    /// As many streams, or more, must be consumed before a watermark is known, those that were superseded not counted:
+    /// at a start they are found one by one. Without this, one.
+    #[must_use]
+    pub fn with_streams(mut self, streams_min: usize) -> Self {
+        self.fleet.expect(streams_min);
+        self
+    }
+
+    /// When this process stood still, every shard is started again, which proves its lease, before it hands on another
+    /// page. Somebody must keep the fence.
+    #[must_use]
+    pub fn with_fence(mut self, fence: Arc<Fence>) -> Self {
+        self.fence = Some(fence);
+        self
+    }
+
+    /// What shards are done into may lose what was done lately, which is done again then: see [`Rewind`]. Called before
+    /// [`Consumer::rewinds`].
+    #[must_use]
+    pub fn with_rewind(mut self, rewind: Rewind) -> Self {
+        self.rewinds = Rewinds::new(Some(rewind));
+        self
+    }
+
+    /// What was rewound.
+    pub fn rewinds(&self) -> Rewinds {
+        self.rewinds.clone()
+    }
+
+    /// The fleet's watermark, in milliseconds since the epoch: everything created before it is done, in every shard of
+    /// every stream. Only the first living worker by name knows it, and only while nothing is in doubt: `None`
+    /// otherwise. Looked at once a second, or at every heartbeat if that is more often.
+    pub fn watermark(&self) -> watch::Receiver<Option<u64>> {
+        self.fleet.subscribe()
     }
 
     /// Consumes the streams that come from `subscriptions` until `shutdown`, then drains every shard.
@@ -124,7 +170,12 @@ where
     ) {
         let mut watch = tokio::time::interval(WATCH_INTERVAL.min(self.worker.config().stuck_after));
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut reckon =
+            tokio::time::interval(WATERMARK_INTERVAL.min(self.worker.config().heartbeat_interval));
+        reckon.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let worker = Arc::clone(&self.worker);
+        let rewinds = self.rewinds.clone();
+        let mut target = rewinds.target();
         while !shutdown.is_cancelled() {
             tokio::select! {
                 biased;
@@ -135,15 +186,22 @@ where
                 Some(_) = self.seeks.join_next() => {}
                 Some(_) = self.chores.join_next() => {}
                 Some(subscription) = subscriptions.recv() => self.subscribe(subscription),
+                other = rewinds.target_other_than(target.as_deref()) => {
+                    rewinds.name_the_ended();
+                    target = Some(other);
+                    tracing::warn!("what was done lately may be lost downstream: all shards are read again from a while ago");
+                }
                 () = worker.changed() => {
                     self.busy = Busy::default();
                     self.look_soon();
                 }
                 _ = watch.tick() => self.watch(),
+                Some(read) = self.fleet.join_next_read() => self.leases_read(read),
+                _ = reckon.tick() => self.reckon_watermark(),
                 () = tokio::time::sleep_until(self.next_sync), if self.looks.is_empty() => self.wake(),
             }
         }
-        self.drain(&shutdown).await;
+        self.drain(&shutdown, target).await;
     }
 
     fn subscribe(&mut self, subscription: Subscription<S, P>) {
@@ -177,8 +235,10 @@ where
     }
 
     /// Waits until every shard has drained, and tells the others as they do.
-    async fn drain(mut self, shutdown: &CancellationToken) {
+    async fn drain(mut self, shutdown: &CancellationToken, mut target: Option<String>) {
+        let rewinds = self.rewinds.clone();
         self.worker.report_leaving();
+        self.fleet.rest();
         self.audits.shutdown().await;
         self.looks.shutdown().await;
         self.seeks.shutdown().await;
@@ -192,6 +252,10 @@ where
                     Some(ended) => self.task_ended(ended, shutdown),
                     None => break,
                 },
+                other = rewinds.target_other_than(target.as_deref()) => {
+                    rewinds.name_the_ended();
+                    target = Some(other);
+                }
                 _ = news.tick() => {
                     if self.running.len() < running {
                         running = self.running.len();

@@ -3,7 +3,7 @@
 //! Heartbeats are written at long intervals and read at short ones: one small query tells of every worker that
 //! came, went, or changed leases, so that nobody need look at the leases themselves to find out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,9 +12,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Section;
+use crate::limits::WATERMARK_INTERVAL;
 use crate::retry::until_ok;
 
 use super::assignment::Member;
+use super::coverage::{Coverage, Holdings};
 use super::membership::Membership;
 use super::store::{Report, StateStore, StoreError};
 
@@ -91,6 +93,7 @@ pub struct Worker {
     config: WorkerConfig,
     membership: Mutex<Membership>,
     report: Mutex<Report>,
+    holdings: Holdings,
     /// There is something to tell the others now.
     news: Notify,
     /// The others did something.
@@ -121,6 +124,7 @@ impl Worker {
             config,
             membership: Mutex::new(membership),
             report: Mutex::new(report),
+            holdings: Holdings::default(),
             news: Notify::new(),
             changed: Notify::new(),
         })
@@ -141,6 +145,11 @@ impl Worker {
         &self.id
     }
 
+    /// The leases that this process holds.
+    pub fn holdings(&self) -> &Holdings {
+        &self.holdings
+    }
+
     /// The fleet's state table.
     pub fn store(&self) -> &StateStore {
         &self.store
@@ -157,6 +166,8 @@ impl Worker {
     /// [`StoreError::Fenced`] when another process runs under this worker's name: this one must stop.
     pub async fn beat(&self, shutdown: &CancellationToken) -> Result<(), StoreError> {
         let mut beaten: Option<Instant> = None;
+        // The leases that the last beat told of, and whether it told their watermark.
+        let mut told = None;
         loop {
             let urgent = async {
                 self.news.notified().await;
@@ -173,9 +184,13 @@ impl Worker {
                 () = std::future::ready(()), if beaten.is_none() => true,
             };
             let due = beaten.is_none_or(|at| at.elapsed() >= self.config.heartbeat_interval);
-            if is_urgent || due {
-                beaten = Some(Instant::now());
-                if let Err(error) = self.write_beat().await {
+            let coverage = self.holdings.coverage();
+            let telling = Some((coverage.leases, coverage.watermark_ms.is_some()));
+            // While it tells of other leases than this worker has, nobody knows the fleet's watermark.
+            let tells_late = telling != told && beaten.is_some_and(|at| at.elapsed() >= WATERMARK_INTERVAL);
+            if is_urgent || due || tells_late {
+                (beaten, told) = (Some(Instant::now()), telling);
+                if let Err(error) = self.write_beat(coverage).await {
                     if error.is_fenced() {
                         return Err(error);
                     }
@@ -193,8 +208,8 @@ impl Worker {
         Ok(())
     }
 
-    async fn write_beat(&self) -> Result<(), StoreError> {
-        let report = self.report.lock().clone();
+    async fn write_beat(&self, coverage: Coverage) -> Result<(), StoreError> {
+        let report = Report { coverage: Some(coverage), ..self.report.lock().clone() };
         self.store.beat(&self.id, &self.instance, &report).await
     }
 
@@ -246,6 +261,13 @@ impl Worker {
     pub fn members(&self) -> Vec<Member> {
         let report = self.report.lock().clone();
         self.membership.lock().members(&self.id, &report, self.config.lease_duration)
+    }
+
+    /// What each worker that lives says of its leases; this one as it is now.
+    pub fn coverages(&self) -> BTreeMap<String, Option<Coverage>> {
+        let mut coverages = self.membership.lock().coverages(self.config.lease_duration);
+        coverages.insert(self.id.clone(), Some(self.holdings.coverage()));
+        coverages
     }
 
     /// Whether the owner of a lease of `stream` is dead, or lives and does not read the stream.

@@ -19,6 +19,9 @@ struct State {
     withholding: HashSet<String>,
     lose_once: HashSet<(String, u64)>,
     panic_once: HashSet<(String, u64)>,
+    says: BTreeMap<(String, u64), u64>,
+    /// What was delivered as settling, in its order.
+    settling: Vec<(String, u64)>,
 }
 
 impl Recorder {
@@ -35,6 +38,17 @@ impl Recorder {
     /// Panics the next time a record comes.
     pub(crate) fn panic_once(&self, shard: &str, sequence: u64) {
         self.state.lock().panic_once.insert((shard.to_owned(), sequence));
+    }
+
+    /// A record says that whatever was created before this time came before it.
+    pub(crate) fn says(&self, shard: &str, sequence: u64, watermark_ms: u64) {
+        self.state.lock().says.insert((shard.to_owned(), sequence), watermark_ms);
+    }
+
+    /// The acks of a withheld record, for the test to deal with.
+    pub(crate) fn take(&self, shard: &str, sequence: u64) -> Vec<Ack> {
+        let acks = self.state.lock().withheld.remove(&(shard.to_owned(), sequence));
+        acks.expect("the record is withheld")
     }
 
     /// A withheld record is done.
@@ -63,6 +77,12 @@ impl Recorder {
         state.log.iter().filter(|(of, _)| of == shard).map(|(_, sequence)| *sequence).collect()
     }
 
+    /// What came of a shard as settling, in its order.
+    pub(crate) fn settling(&self, shard: &str) -> Vec<u64> {
+        let state = self.state.lock();
+        state.settling.iter().filter(|(of, _)| of == shard).map(|(_, sequence)| *sequence).collect()
+    }
+
     /// Everything that came, in its order.
     pub(crate) fn log(&self) -> Vec<(String, u64)> {
         self.state.lock().log.clone()
@@ -73,10 +93,16 @@ impl Processor for Recorder {
     type Record = u64;
 
     async fn process(&self, _stream: &str, shard: &str, deliveries: Vec<Delivery<u64>>) {
-        for Delivery { record, ack } in deliveries {
+        for Delivery { record, ack, settling, .. } in deliveries {
             let key = (shard.to_owned(), record.body);
             let mut state = self.state.lock();
             state.log.push(key.clone());
+            if settling {
+                state.settling.push(key.clone());
+            }
+            if let Some(watermark_ms) = state.says.get(&key) {
+                ack.watermark(*watermark_ms);
+            }
             if state.panic_once.remove(&key) {
                 drop(state);
                 panic!("the test wants it: {key:?}");

@@ -12,7 +12,7 @@ use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::source::ReadPace;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{
-    Checkpoint, Listing, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource,
+    Checkpoint, Listing, Page, SequenceNumber, Shard, SourceError, SourceRecord, StreamSource, WatermarkRule,
 };
 use warmcast_common::retry::Class;
 
@@ -22,6 +22,10 @@ pub(crate) const STREAM: &str = "arn:aws:dynamodb:eu-west-1:1:table/t/stream/202
 pub(crate) const PAGE_BYTES_MAX: usize = 100;
 /// What a record weighs, unless the test says otherwise.
 pub(crate) const RECORD_BYTES: usize = 10;
+/// Records are there as soon as they are created, by the clock of those who read them.
+pub(crate) const TIP_MARGIN: Duration = Duration::from_millis(10);
+/// All children of a shard show at once.
+const CHILDREN_SETTLE: Duration = Duration::from_millis(50);
 /// A page never has more.
 const PAGE_RECORDS_MAX: usize = 10;
 
@@ -42,6 +46,9 @@ struct State {
     listings: usize,
     disabled: bool,
     silent_retention: Option<Duration>,
+    watermark_rule: Option<WatermarkRule>,
+    /// Records were there that are not any more.
+    trimmed: bool,
 }
 
 /// One shard of the script.
@@ -129,6 +136,16 @@ impl Script {
         self.0.state.lock().listing_errors.extend(errors);
     }
 
+    /// The watermarks of its shards are known by this rule, and by their creation otherwise.
+    pub(crate) fn watermark_rule_is(&self, rule: WatermarkRule) {
+        self.0.state.lock().watermark_rule = Some(rule);
+    }
+
+    /// It is not whole any more.
+    pub(crate) fn trim(&self) {
+        self.0.state.lock().trimmed = true;
+    }
+
     /// Listings that were asked for.
     pub(crate) fn listings(&self) -> usize {
         self.0.state.lock().listings
@@ -148,7 +165,12 @@ impl Scripted {
 
     /// Appends a record, created now.
     pub(crate) fn put(&mut self, sequence: u64) {
-        self.records.push(Record { sequence, created_ms: now_ms(), bytes: RECORD_BYTES });
+        self.put_created(sequence, now_ms());
+    }
+
+    /// Appends a record.
+    pub(crate) fn put_created(&mut self, sequence: u64, created_ms: u64) {
+        self.records.push(Record { sequence, created_ms, bytes: RECORD_BYTES });
     }
 
     /// A place to read from.
@@ -230,6 +252,19 @@ impl StreamSource for Script {
 
     fn silent_retention(&self) -> Option<Duration> {
         self.0.state.lock().silent_retention
+    }
+
+    fn watermark_rule(&self) -> WatermarkRule {
+        let by_creation = WatermarkRule::Created { tip_margin: TIP_MARGIN };
+        self.0.state.lock().watermark_rule.unwrap_or(by_creation)
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.0.state.lock().trimmed
+    }
+
+    fn children_settle(&self) -> Duration {
+        CHILDREN_SETTLE
     }
 
     async fn shards(&self) -> Result<Listing, CallError> {

@@ -1,7 +1,8 @@
 //! The state table itself: which writes are taken and which are refused.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use warmcast_common::consumer::store::{Begin, Lease, Progressed, Report, StoreError};
+use warmcast_common::consumer::coverage::{Coverage, LeaseSet};
+use warmcast_common::consumer::store::{Begin, Ended, Lease, Onset, Progressed, Report, StoreError};
 use warmcast_common::consumer::{Checkpoint, Shard};
 use warmcast_common::retry::Class;
 
@@ -91,6 +92,77 @@ async fn a_former_owner_cannot_checkpoint() {
     let back = table.store.take_lease(&now, "w1").await.unwrap();
     assert_fenced(table.store.checkpoint(&former, &after(5), Progressed::default()).await);
     assert_eq!(back.checkpoint, after(4));
+}
+
+#[tokio::test]
+async fn a_rewound_lease_takes_no_checkpoint_of_the_tenure_before_and_only_one_rewinds_it() {
+    let table = Table::start().await;
+    let first = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
+    let done = Progressed { rewind: Some(after(3)), ..Progressed::default() };
+    table.store.checkpoint(&first, &after(9), done).await.unwrap();
+    let back = |to| Onset { back_to: Some(after(to)), target: Some("t"), settling_ms: Some(0) };
+    let rewound = table.store.begin_tenure(&first, "w1", &back(5)).await.unwrap();
+    assert_eq!((rewound.epoch, &rewound.checkpoint, &rewound.rewind), (2, &after(5), &Some(after(5))));
+    assert_eq!((rewound.target.as_deref(), rewound.settling_ms), (Some("t"), Some(0)));
+    assert_eq!(rewound.owner, first.owner);
+    assert_fenced(table.store.checkpoint(&first, &after(10), Progressed::default()).await);
+    assert_fenced(table.store.begin_tenure(&first, "w1", &back(4)).await);
+    table.store.checkpoint(&rewound, &after(6), Progressed::default()).await.unwrap();
+
+    let second = table.store.take_lease(&rewound, "w2").await.unwrap();
+    assert_eq!((&second.checkpoint, &second.rewind), (&after(6), &Some(after(5))));
+    assert_eq!((second.target.as_deref(), second.settling_ms), (Some("t"), Some(0)), "as it was");
+    assert_fenced(table.store.begin_tenure(&rewound, "w1", &back(1)).await);
+}
+
+#[tokio::test]
+async fn until_when_a_shard_settles_goes_with_its_checkpoint_and_with_its_child() {
+    let table = Table::start().await;
+    let lease = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
+    assert_eq!((&lease.target, lease.settling_ms), (&None, None));
+    let settling = Progressed { settling_ms: Some(70), ..Progressed::default() };
+    table.store.checkpoint(&lease, &after(1), settling).await.unwrap();
+    table.store.checkpoint(&lease, &after(2), Progressed::default()).await.unwrap();
+    assert_eq!(table.lease(STREAM, "a").await.unwrap().settling_ms, Some(70));
+
+    let child = Shard { id: "b".to_owned(), parents: vec!["a".to_owned()] };
+    let onset = Onset { target: Some("t"), settling_ms: Some(70), back_to: None };
+    let begin = Begin::OwnedBy("w1");
+    let child = table.store.create_child_lease(&lease, &child, begin, &onset).await.unwrap();
+    assert_eq!(table.lease(STREAM, "b").await, child);
+    let child = child.unwrap();
+    assert_eq!((child.target.as_deref(), child.settling_ms), (Some("t"), Some(70)));
+}
+
+#[tokio::test]
+async fn a_finished_shard_is_not_rewound_and_says_when_and_how_it_ended() {
+    let table = Table::start().await;
+    let lease = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
+    let ended = Ended { at_ms: 1_700, watermark_ms: Some(1_600) };
+    table.store.finish_lease(&lease, ended, Progressed::default()).await.unwrap();
+    table.store.finish_lease(&lease, ended, Progressed::default()).await.expect("again after a lost answer");
+    let back = Onset { back_to: Some(after(1)), ..Onset::default() };
+    assert_fenced(table.store.begin_tenure(&lease, "w1", &back).await);
+    let finished = table.lease(STREAM, "a").await.unwrap();
+    assert_eq!((finished.checkpoint, finished.ended), (Checkpoint::ShardEnd, Some(ended)));
+}
+
+#[tokio::test]
+async fn a_heartbeat_says_how_far_its_leases_are_and_one_of_an_older_version_does_not() {
+    let table = Table::start().await;
+    let told = |watermark_ms| {
+        let leases = LeaseSet { leases: 7, digest: u64::MAX };
+        Report { coverage: Some(Coverage { leases, watermark_ms }), ..Report::default() }
+    };
+    let read = async || table.store.heartbeats().await.unwrap().remove(0).report;
+    table.store.announce("w1", "i", &Report::default()).await.unwrap();
+    assert_eq!(read().await.coverage, None);
+    for report in [told(Some(1_700)), told(None)] {
+        table.store.beat("w1", "i", &report).await.unwrap();
+        assert_eq!(read().await, report);
+    }
+    table.store.beat("w1", "i", &Report::default()).await.unwrap();
+    assert_eq!(read().await, Report::default());
 }
 
 #[tokio::test]

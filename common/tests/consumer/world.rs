@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use warmcast_common::consumer::Lags;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::{ByteBudget, Consumer, Subscription, Worker, WorkerConfig};
+use warmcast_common::consumer::{
+    ByteBudget, Consumer, Lags, Rewind, Rewinds, Subscription, Worker, WorkerConfig,
+};
 
 use super::recorder::Recorder;
 use super::script::{STREAM, Script};
@@ -20,7 +21,12 @@ pub(crate) struct World {
     pub(crate) table: Table,
     pub(crate) script: Script,
     pub(crate) recorder: Arc<Recorder>,
+    /// The state of what the shards are done into.
+    pub(crate) target: watch::Sender<String>,
 }
+
+/// How long shards settle that are rewound or begun in the middle.
+pub(crate) const SETTLE_MS: u64 = 60_000;
 
 /// How a worker is started.
 #[derive(Clone)]
@@ -29,11 +35,13 @@ pub(crate) struct Start {
     pub(crate) config: WorkerConfig,
     pub(crate) budget_bytes: usize,
     pub(crate) from_trim_horizon: bool,
+    /// How far its shards are rewound when the target changes.
+    pub(crate) rewind: Option<Duration>,
 }
 
 impl Default for Start {
     fn default() -> Self {
-        Self { id: "w1", config: fast(), budget_bytes: 1 << 20, from_trim_horizon: true }
+        Self { id: "w1", config: fast(), budget_bytes: 1 << 20, from_trim_horizon: true, rewind: None }
     }
 }
 
@@ -57,6 +65,8 @@ pub(crate) fn fast() -> WorkerConfig {
 pub(crate) struct Running {
     pub(crate) budget: ByteBudget,
     pub(crate) worker: Arc<Worker>,
+    pub(crate) rewinds: Rewinds,
+    pub(crate) watermark: watch::Receiver<Option<u64>>,
     shutdown: CancellationToken,
     left: CancellationToken,
     consumer: JoinSet<()>,
@@ -67,7 +77,8 @@ impl World {
     pub(crate) async fn new() -> Self {
         let table = Table::start().await;
         let script = Script::new(table.store.clone());
-        Self { table, script, recorder: Arc::new(Recorder::default()) }
+        let (target, _) = watch::channel("first".to_owned());
+        Self { table, script, recorder: Arc::new(Recorder::default()), target }
     }
 
     /// A worker with short intervals, from the oldest record there is.
@@ -89,7 +100,11 @@ impl World {
         let worker = Worker::announce(store, start.id, start.config).await.expect("a worker is announced");
         let worker = Arc::new(worker);
         let (budget, shutdown) = (ByteBudget::new(start.budget_bytes), CancellationToken::new());
-        let consumer = Consumer::new(Arc::clone(&worker), budget.clone(), Lags::default());
+        let mut consumer = Consumer::new(Arc::clone(&worker), budget.clone(), Lags::default());
+        if let Some(by) = start.rewind {
+            let (settle, target) = (Duration::from_millis(SETTLE_MS), self.target.subscribe());
+            consumer = consumer.with_rewind(Rewind { by, settle, target });
+        }
         let (subscribe, subscriptions) = mpsc::channel(4);
         let subscription = Subscription {
             source: self.script.clone(),
@@ -101,6 +116,8 @@ impl World {
         let mut running = Running {
             budget,
             worker: Arc::clone(&worker),
+            rewinds: consumer.rewinds(),
+            watermark: consumer.watermark(),
             shutdown: shutdown.clone(),
             left: CancellationToken::new(),
             consumer: JoinSet::new(),
@@ -141,6 +158,12 @@ impl World {
 }
 
 impl Running {
+    /// Waits until the fleet's watermark is this.
+    pub(crate) async fn until_watermark(&self, expected: Option<u64>) {
+        let what = format!("the watermark is {expected:?}");
+        until(&what, async || *self.watermark.borrow() == expected).await;
+    }
+
     /// Tells it to stop and does not wait.
     pub(crate) fn ask_to_stop(&self) {
         self.shutdown.cancel();

@@ -39,6 +39,8 @@ struct State {
     acked: HashMap<String, BTreeSet<u64>>,
     writers: HashMap<(String, u64), String>,
     moves: Vec<Move>,
+    /// The last watermark that was told, by whom.
+    watermark: Option<(String, u64)>,
 }
 
 /// A shard as the service knows it.
@@ -47,6 +49,10 @@ struct Facts {
     parents: Vec<String>,
     /// Its records are numbered from 1 to this.
     records: u64,
+    /// When each was created.
+    created_ms: Vec<u64>,
+    /// The service does not show it in time: no watermark can wait for it.
+    shows_too_late: bool,
     closed: bool,
 }
 
@@ -83,11 +89,12 @@ impl Journal {
     }
 
     /// A shard is about to get so many records more. Returns their numbers.
-    pub(crate) fn put(&self, shard: &str, records: u64) -> std::ops::RangeInclusive<u64> {
+    pub(crate) fn put(&self, shard: &str, records: u64, created_ms: u64) -> std::ops::RangeInclusive<u64> {
         let mut state = self.0.state.lock();
         let facts = state.shards.get_mut(shard).expect("a shard of the stream");
         let first = facts.records + 1;
         facts.records += records;
+        facts.created_ms.extend((0..records).map(|_| created_ms));
         first..=facts.records
     }
 
@@ -124,6 +131,40 @@ impl Journal {
     /// A record is about to be acknowledged.
     pub(crate) fn acked(&self, shard: &str, record: u64) {
         self.0.state.lock().acked.entry(shard.to_owned()).or_default().insert(record);
+    }
+
+    /// A process tells the fleet's watermark: whatever was created before it must be done.
+    pub(crate) fn watermark(&self, process: &str, told_ms: Option<u64>) {
+        let mut state = self.0.state.lock();
+        state.note(self.0.start, format!("{process} tells the watermark {told_ms:?}"));
+        let Some(told_ms) = told_ms else { return };
+        let mut violations = Vec::new();
+        for (shard, facts) in &state.shards {
+            let done = state.acked.get(shard);
+            let missing = (1..).zip(&facts.created_ms).find(|(record, created_ms)| {
+                **created_ms < told_ms && done.is_none_or(|done| !done.contains(record))
+            });
+            let is_excused = facts.shows_too_late || state.gaps.contains(shard);
+            if let (Some((record, created_ms)), false) = (missing, is_excused) {
+                violations.push(format!(
+                    "{process} tells the watermark {told_ms}, but {shard}/{record}, created at {created_ms}, is not done"
+                ));
+            }
+        }
+        for violation in violations {
+            state.violation(self.0.start, violation);
+        }
+        state.watermark = Some((process.to_owned(), told_ms));
+    }
+
+    /// The last watermark that was told, and by whom. Nobody has told any: 0.
+    pub(crate) fn last_watermark(&self) -> (String, u64) {
+        self.0.state.lock().watermark.clone().unwrap_or_default()
+    }
+
+    /// The service will not show the shard for longer than its parents are kept for it.
+    pub(crate) fn shows_too_late(&self, shard: &str) {
+        self.0.state.lock().shards.get_mut(shard).expect("a shard of the stream").shows_too_late = true;
     }
 
     /// The table took a write of a process: its operation and body.

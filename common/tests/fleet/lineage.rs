@@ -81,6 +81,7 @@ async fn a_child_that_shows_after_its_parents_lease_is_gone_is_read_and_its_pare
     world.shard("left", &["s00"]);
     world.shard("right", &["s00"]);
     world.script.with("right", |right| (right.unlisted, right.late) = (true, usize::MAX));
+    world.journal.shows_too_late("right");
     world.put("right", 1);
     world.close("s00");
     world.until("the parent's lease is gone", async || world.checkpoint("s00").await.is_empty()).await;

@@ -136,6 +136,7 @@ async fn run(program: Program, store: StateStore, mut orders: mpsc::Receiver<Ord
     for subscription in program.subscriptions {
         subscribe.send(subscription).await.expect("the consumer is there");
     }
+    let mut watermark = consumer.watermark();
     let (mut consuming, mut beating) = (JoinSet::new(), JoinSet::new());
     consuming.spawn(consumer.run(subscriptions, shutdown.clone()));
     let beats = left.clone();
@@ -147,6 +148,10 @@ async fn run(program: Program, store: StateStore, mut orders: mpsc::Receiver<Ord
                 Some(Order::Stop) => shutdown.cancel(),
                 Some(Order::Die) | None => return,
             },
+            Ok(()) = watermark.changed() => {
+                let told_ms = *watermark.borrow_and_update();
+                program.journal.watermark(&program.process, told_ms);
+            }
             Some(drained) = consuming.join_next() => {
                 if let Err(panicked) = drained {
                     program.journal.violation(format!("{}: {panicked}", program.process));

@@ -3,15 +3,16 @@
 //! processes that die, stop, are suspended for longer than their lease, or run twice under one name.
 //!
 //! The [`Journal`](super::journal::Journal) watches all the while that nothing is skipped, that no child is read before
-//! its parents' ends, that a lease has one writer in each epoch and its checkpoint never goes back, and that what is
-//! finished stays so. When the troubles are over everything must be read within a bound, and go on quietly.
+//! its parents' ends, that a lease has one writer in each epoch and its checkpoint never goes back, that what is
+//! finished stays so, and that whatever was created before a watermark that is told is done. When the troubles are over everything must be read within a bound, and go on quietly.
 //!
 //! The seed decides the troubles, not the threads: a run that failed need not fail again, so it shows what happened.
-//! `WARMCAST_SEED` sets the seed of the run that otherwise draws its own.
+//! `WARMCAST_SEED` sets the seed of the only run then; `WARMCAST_SEEDS` how many runs draw their own, otherwise one.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::WorkerConfig;
 
 use super::process::{Process, Suspended};
@@ -20,10 +21,11 @@ use super::wire::Weather;
 use super::world::{World, mortal, names};
 
 const WORKERS: [&str; 4] = ["w1", "w2", "w3", "w4"];
-const TROUBLE: Duration = Duration::from_secs(8);
+const TROUBLE: Duration = Duration::from_secs(7);
 /// Shards live longer than any process is suspended: hours, and a few seconds at most.
 const SHARD_LIFE_MIN: Duration = Duration::from_millis(1_500);
 const STEP_MS_MAX: u64 = 120;
+const RUNS_AT_ONCE: usize = 3;
 /// The stream has about so many shards that go on.
 const OPEN_SHARDS: std::ops::RangeInclusive<usize> = 3..=10;
 
@@ -306,6 +308,7 @@ impl Simulation {
             })
             .await;
         world.assert_all_read().await;
+        world.until_watermark_passes(now_ms()).await;
         for process in self.fleet.drain(..).flatten() {
             process.stop().await;
         }
@@ -314,6 +317,7 @@ impl Simulation {
         // stopped as well is free after a lease's time.
         let last = world.start("w9", config()).await;
         world.assert_all_read().await;
+        world.until_watermark_passes(now_ms()).await;
         last.stop().await;
         world.journal.assert_sound();
     }
@@ -327,25 +331,29 @@ async fn run(seed: u64) {
     Box::pin(simulation.check()).await;
 }
 
-#[tokio::test]
-async fn a_fleet_survives_bad_days_1() {
-    run(1).await;
+/// The seeds of the runs: some that are always the same, and others.
+fn seeds() -> Vec<u64> {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let given: Option<u64> = number("WARMCAST_SEED");
+    let drawn: u64 = number("WARMCAST_SEEDS").unwrap_or(1);
+    let drawn = (0..drawn).map(|_| fastrand::u64(..));
+    match given {
+        Some(seed) => vec![seed],
+        None => [1, 2].into_iter().chain(drawn).collect(),
+    }
 }
 
-#[tokio::test]
-async fn a_fleet_survives_bad_days_2() {
-    run(2).await;
-}
-
-#[tokio::test]
-async fn a_fleet_survives_bad_days_3() {
-    run(3).await;
-}
-
-#[tokio::test]
-async fn a_fleet_survives_bad_days_of_another_seed() {
-    let given = std::env::var("WARMCAST_SEED").ok();
-    let seed =
-        given.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("WARMCAST_SEED is a number"));
-    run(seed).await;
+/// A run waits most of the time, so that some go on at once.
+#[test]
+fn fleets_survive_bad_days() {
+    for seeds in seeds().chunks(RUNS_AT_ONCE) {
+        std::thread::scope(|scope| {
+            for seed in seeds {
+                scope.spawn(|| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    runtime.expect("a runtime").block_on(run(*seed));
+                });
+            }
+        });
+    }
 }

@@ -114,7 +114,7 @@ impl Processor for Sink {
         self.wait_for_room(shard).await;
         let records: Vec<u64> = deliveries.iter().map(|delivery| delivery.record.body).collect();
         self.journal.note(format!("{} got {shard}/{records:?}", self.process));
-        for Delivery { record, ack } in deliveries {
+        for Delivery { record, ack, .. } in deliveries {
             self.take_in(shard, record.body, ack);
         }
     }

@@ -26,7 +26,7 @@ async fn a_shard_that_nobody_read_for_longer_than_records_are_kept_has_a_gap_and
         world.put(shard, 3);
         (1..=3).for_each(|record| world.journal.acked(shard, record));
         let after: Checkpoint = "after:3".parse().expect("a checkpoint");
-        world.leave_lease(shard, &after, Progressed { seen_ms, bytes_per_s: 0 }).await;
+        world.leave_lease(shard, &after, Progressed { seen_ms, ..Progressed::default() }).await;
     }
     let worker = world.start("w1", steady()).await;
     world.assert_all_read().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use warmcast_common::aws::CallError;
 use warmcast_common::consumer::source::ReadPace;
-use warmcast_common::consumer::{Checkpoint, Listing, Page, Shard, SourceError, StreamSource};
+use warmcast_common::consumer::{Checkpoint, Listing, Page, Shard, SourceError, StreamSource, WatermarkRule};
 use warmcast_common::retry::Class;
 
 use super::journal::Journal;
@@ -36,7 +36,11 @@ struct State {
     disabled: bool,
     forgotten: bool,
     silent_retention: Option<Duration>,
+    children_settle: Duration,
 }
+
+/// Longer than any shard of the simulation is late, and than it takes to find it then.
+const CHILDREN_SETTLE: Duration = Duration::from_secs(4);
 
 /// How likely each is, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,6 +66,7 @@ impl Trouble {
             disabled: false,
             forgotten: false,
             silent_retention: None,
+            children_settle: CHILDREN_SETTLE,
         })))
     }
 
@@ -97,6 +102,11 @@ impl Trouble {
     /// The service does not know the streams any more.
     pub(crate) fn forget(&self) {
         self.0.lock().forgotten = true;
+    }
+
+    /// A child may show so late that its parent is kept for so long.
+    pub(crate) fn children_settle_within(&self, settle: Duration) {
+        self.0.lock().children_settle = settle;
     }
 
     /// Records are kept for so long, and who asks for older ones is not told.
@@ -154,6 +164,14 @@ impl StreamSource for View {
 
     fn silent_retention(&self) -> Option<Duration> {
         self.trouble.0.lock().silent_retention
+    }
+
+    fn watermark_rule(&self) -> WatermarkRule {
+        self.script.watermark_rule()
+    }
+
+    fn children_settle(&self) -> Duration {
+        self.trouble.0.lock().children_settle
     }
 
     async fn shards(&self) -> Result<Listing, CallError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
+use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::store::{Begin, Lease, Progressed};
 use warmcast_common::consumer::{Checkpoint, Shard, Subscription, WorkerConfig};
 
@@ -99,8 +100,13 @@ impl World {
 
     /// The shard gets so many records.
     pub(crate) fn put(&self, shard: &str, records: u64) {
-        let numbers = self.journal.put(shard, records);
-        self.script.put(shard, numbers);
+        // Nobody reads in between: what is created is there.
+        self.script.with(shard, |scripted| {
+            let created_ms = now_ms();
+            for number in self.journal.put(shard, records, created_ms) {
+                scripted.put_created(number, created_ms);
+            }
+        });
     }
 
     /// The shard ends after the records it has.
@@ -189,6 +195,12 @@ impl World {
             self.put(&shard, 1);
         }
         self.until("every shard is read", async || self.journal.unread().is_empty()).await;
+    }
+
+    /// Waits until the fleet's watermark passes this time.
+    pub(crate) async fn until_watermark_passes(&self, ms: u64) {
+        let what = format!("the watermark passes {ms}");
+        self.until(&what, async || self.journal.last_watermark().1 > ms).await;
     }
 
     /// Waits until `condition` holds.

@@ -15,7 +15,7 @@ use warmcast_common::config::{Secret, ServiceConfig, StaticCredentials};
 use warmcast_common::consumer::kcl::{Import, ImportArgs, ImportError, Report};
 use warmcast_common::consumer::source::{Listing, ReadPace};
 use warmcast_common::consumer::store::{StateStore, StreamState};
-use warmcast_common::consumer::{Checkpoint, Page, Shard, SourceError, StreamSource};
+use warmcast_common::consumer::{Checkpoint, Page, Shard, SourceError, StreamSource, WatermarkRule};
 use warmcast_common::daemon::OutputFormat;
 use warmcast_common::retry::Class;
 
@@ -216,6 +216,10 @@ impl StreamSource for Listed {
 
     fn silent_retention(&self) -> Option<Duration> {
         None
+    }
+
+    fn watermark_rule(&self) -> WatermarkRule {
+        WatermarkRule::Carried
     }
 
     async fn shards(&self) -> Result<Listing, CallError> {

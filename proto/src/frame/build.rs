@@ -21,6 +21,8 @@ use crate::{
 // The schema's tests hold them against the generated types.
 const BODY_TABLES: u8 = 1 << 3 | 2;
 const BODY_CHANGES: u8 = 2 << 3 | 2;
+const BODY_WATERMARK_MS: u8 = 3 << 3;
+const BODY_READ_MS: u8 = 4 << 3;
 const CHANGE_TABLE: u8 = 1 << 3;
 const CHANGE_KEY: u8 = 2 << 3 | 2;
 const CHANGE_GENERATION: u8 = 3 << 3;
@@ -139,16 +141,30 @@ pub struct FrameBuilder {
     // A few names at most: looking through them beats hashing.
     tables: Vec<Arc<str>>,
     changes: usize,
+    /// 0: not told.
+    read_ms: u64,
 }
 
 impl FrameBuilder {
+    /// A heartbeat: a frame with this watermark (milliseconds since the Unix epoch; 0 is none) and no changes. What
+    /// it says: every change of any table with a `created_ms` below the watermark was put into the stream before it.
+    #[must_use]
+    pub fn heartbeat(watermark_ms: u64) -> Bytes {
+        let mut body = Vec::with_capacity(varint_field_len(watermark_ms));
+        put_varint(&mut body, BODY_WATERMARK_MS, watermark_ms);
+        // A varint and its key: ten bytes or so.
+        let body_len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        frame_around(StoredCompression::None, body_len, &body)
+    }
+
     /// An empty builder. Buffers are allocated with the first change.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The exact length of the body so far, before compression. The frame is at most [`HEADER_LEN`] longer.
+    /// The exact length of the body so far, before compression and without the time of [`read_at`](Self::read_at),
+    /// which takes at most [`READ_MS_LEN_MAX`]. The frame is at most [`HEADER_LEN`] longer than both.
     #[must_use]
     pub fn body_len(&self) -> usize {
         self.body.len()
@@ -190,13 +206,21 @@ impl FrameBuilder {
         self.changes += 1;
     }
 
+    /// Some of the changes were asked for at this time (milliseconds since the Unix epoch, not 0). The frame tells the
+    /// earliest.
+    pub fn read_at(&mut self, read_ms: u64) {
+        self.read_ms = if self.read_ms == 0 { read_ms } else { self.read_ms.min(read_ms) };
+    }
+
     /// Makes the frame of what was pushed, and leaves the builder empty whatever the outcome. A compression that
     /// does not shrink the body is not used. The frame's memory is exactly its length.
     ///
     /// # Errors
     /// A bound is exceeded, or the compressor failed.
     pub fn finish(&mut self, compressor: &mut Compressor) -> Result<Bytes, BuildError> {
+        put_varint(&mut self.body, BODY_READ_MS, self.read_ms);
         let frame = self.frame(compressor);
+        self.read_ms = 0;
         self.body.clear();
         self.tables.clear();
         self.changes = 0;
@@ -216,13 +240,7 @@ impl FrameBuilder {
         }
         let body_len = u32::try_from(len).map_err(|_| BuildError::BodyTooLarge { len })?;
         let (stored, stored_body) = compressor.compress(&self.body)?;
-
-        let checked_bytes = FrameHeader::checked_bytes(stored, body_len);
-        let mut frame = Vec::with_capacity(HEADER_LEN + stored_body.len());
-        frame.extend_from_slice(&checked_bytes);
-        frame.extend_from_slice(&checksum(&checked_bytes, stored_body).to_be_bytes());
-        frame.extend_from_slice(stored_body);
-        Ok(frame.into())
+        Ok(frame_around(stored, body_len, stored_body))
     }
 
     fn table_index(&self, table: &Arc<str>) -> Option<usize> {
@@ -232,6 +250,16 @@ impl FrameBuilder {
             .position(|known| Arc::ptr_eq(known, table))
             .or_else(|| self.tables.iter().position(|known| known == table))
     }
+}
+
+/// The frame of a body that is stored like this and has `body_len` bytes when it is inflated.
+pub(super) fn frame_around(stored: StoredCompression, body_len: u32, stored_body: &[u8]) -> Bytes {
+    let checked_bytes = FrameHeader::checked_bytes(stored, body_len);
+    let mut frame = Vec::with_capacity(HEADER_LEN + stored_body.len());
+    frame.extend_from_slice(&checked_bytes);
+    frame.extend_from_slice(&checksum(&checked_bytes, stored_body).to_be_bytes());
+    frame.extend_from_slice(stored_body);
+    frame.into()
 }
 
 /// The exact length of a frame's body with this change alone in it, before compression.

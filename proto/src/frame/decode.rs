@@ -21,6 +21,19 @@ use crate::{
     sequence::{Sequence, SequenceError},
 };
 
+/// What a frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Heartbeats have it: every change of any table with a `created_ms` below this (milliseconds since the Unix
+    /// epoch) was put into the Kinesis stream before this frame's record.
+    pub watermark_ms: Option<u64>,
+    /// When the first of the changes was asked for, by the clock of the frame's writer: milliseconds since the Unix
+    /// epoch.
+    pub read_ms: Option<u64>,
+    /// The changes, in their order. One that cannot be read is an error in its own place.
+    pub changes: Vec<Result<Change, ChangeError>>,
+}
+
 /// Why bytes are not a frame. No change can be read from it: set the record aside.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -151,7 +164,7 @@ pub enum ChangeErrorReason {
 /// # Errors
 /// The bytes are not a whole, undamaged frame within the bound. A change that cannot be read is an error in
 /// its own place.
-pub fn decode(frame: Bytes, body_bytes_max: usize) -> Result<Vec<Result<Change, ChangeError>>, FrameError> {
+pub fn decode(frame: Bytes, body_bytes_max: usize) -> Result<Frame, FrameError> {
     let header = FrameHeader::peek(&frame)?;
     let mut stored_body = frame;
     stored_body.advance(HEADER_LEN);
@@ -165,7 +178,8 @@ pub fn decode(frame: Bytes, body_bytes_max: usize) -> Result<Vec<Result<Change, 
     let decode_at = |(index, content)| {
         decode_change(content, &fields.tables).map_err(|reason| ChangeError { index, reason })
     };
-    Ok(fields.changes.into_iter().enumerate().map(decode_at).collect())
+    let changes = fields.changes.into_iter().enumerate().map(decode_at).collect();
+    Ok(Frame { watermark_ms: fields.watermark_ms, read_ms: fields.read_ms, changes })
 }
 
 fn inflate(stored_body: Bytes, header: FrameHeader, body_bytes_max: usize) -> Result<Bytes, FrameError> {
@@ -199,11 +213,13 @@ fn inflate(stored_body: Bytes, header: FrameHeader, body_bytes_max: usize) -> Re
 struct Fields {
     tables: Vec<Arc<str>>,
     changes: Vec<Bytes>,
+    watermark_ms: Option<u64>,
+    read_ms: Option<u64>,
 }
 
-/// Splits a body into its tables and its still encoded changes. Unknown fields are skipped, as protobuf wants it.
+/// Splits a body into its fields, the changes still encoded. Unknown fields are skipped, as protobuf wants it.
 fn split(mut body: Bytes) -> Result<Fields, FrameError> {
-    let mut fields = Fields { tables: Vec::new(), changes: Vec::new() };
+    let mut fields = Fields { tables: Vec::new(), changes: Vec::new(), watermark_ms: None, read_ms: None };
     while body.has_remaining() {
         let (tag, wire_type) = decode_key(&mut body)?;
         match (tag, wire_type) {
@@ -214,6 +230,13 @@ fn split(mut body: Bytes) -> Result<Fields, FrameError> {
                 fields.tables.push(name.into());
             }
             (2, WireType::LengthDelimited) => fields.changes.push(take_delimited(&mut body)?),
+            // Of a field that is there more than once the last counts, as protobuf wants it; 0 is none.
+            (3, WireType::Varint) => {
+                fields.watermark_ms = Some(decode_varint(&mut body)?).filter(|&at_ms| at_ms > 0);
+            }
+            (4, WireType::Varint) => {
+                fields.read_ms = Some(decode_varint(&mut body)?).filter(|&at_ms| at_ms > 0);
+            }
             _ => skip_field(wire_type, tag, &mut body, DecodeContext::default())?,
         }
         if fields.changes.len() > FRAME_CHANGES_MAX || fields.tables.len() > FRAME_TABLES_MAX {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::*;
+use super::{build::frame_around, *};
 use crate::{
     change::{Change, ChangeKind, tests::any_change},
     generated,
@@ -35,21 +35,21 @@ fn build(changes: &[Change], compression: Compression) -> Bytes {
 }
 
 fn decode_all(frame: Bytes) -> Vec<Change> {
-    decode(frame, MAX).unwrap().into_iter().map(Result::unwrap).collect()
-}
-
-/// A whole, undamaged frame around any body.
-fn frame_around(compression: StoredCompression, body_len: u32, stored_body: &[u8]) -> Bytes {
-    let checked_bytes = FrameHeader::checked_bytes(compression, body_len);
-    let mut frame = checked_bytes.to_vec();
-    frame.extend_from_slice(&checksum(&checked_bytes, stored_body).to_be_bytes());
-    frame.extend_from_slice(stored_body);
-    frame.into()
+    decode(frame, MAX).unwrap().changes.into_iter().map(Result::unwrap).collect()
 }
 
 fn frame_of(body: &generated::FrameBody) -> Bytes {
     let body = body.encode_to_vec();
     frame_around(StoredCompression::None, body.len().try_into().unwrap(), &body)
+}
+
+/// The message as it was before frames had watermarks.
+#[derive(Clone, PartialEq, prost::Message)]
+struct BodyWithoutWatermark {
+    #[prost(string, repeated, tag = "1")]
+    tables: Vec<String>,
+    #[prost(message, repeated, tag = "2")]
+    changes: Vec<generated::Change>,
 }
 
 fn wire_change(change: &Change, table: usize) -> generated::Change {
@@ -132,6 +132,49 @@ proptest! {
     #[test]
     fn bodies_of_the_generated_types_are_read(changes in any_changes()) {
         prop_assert_eq!(decode_all(frame_of(&wire_body(&changes))), changes);
+    }
+
+    #[test]
+    fn a_heartbeat_has_its_watermark_and_no_changes_whoever_reads_it(watermark_ms in any::<u64>()) {
+        let frame = FrameBuilder::heartbeat(watermark_ms);
+        let body = generated::FrameBody { watermark_ms, ..generated::FrameBody::default() };
+        prop_assert_eq!(&frame, &frame_of(&body));
+        let told = Some(watermark_ms).filter(|&at_ms| at_ms > 0);
+        prop_assert_eq!(decode(frame, MAX), Ok(Frame { watermark_ms: told, read_ms: None, changes: Vec::new() }));
+    }
+
+    #[test]
+    fn changes_and_a_watermark_are_read_from_one_body(changes in any_changes(), watermark_ms in 1..=u64::MAX) {
+        let frame = frame_of(&generated::FrameBody { watermark_ms, ..wire_body(&changes) });
+        let changes = changes.into_iter().map(Ok).collect();
+        prop_assert_eq!(decode(frame, MAX), Ok(Frame { watermark_ms: Some(watermark_ms), read_ms: None, changes }));
+    }
+
+    #[test]
+    fn a_frame_tells_when_the_first_of_its_changes_was_read(
+        changes in any_changes(),
+        reads in prop::collection::vec(1..=u64::MAX, 0..4),
+        compression in any_compression(),
+    ) {
+        let mut builder = FrameBuilder::new();
+        changes.iter().for_each(|change| builder.push(change));
+        reads.iter().for_each(|read_ms| builder.read_at(*read_ms));
+        let len_max = builder.body_len() + READ_MS_LEN_MAX;
+        let mut compressor = Compressor::new(compression).unwrap();
+        let frame = builder.finish(&mut compressor).unwrap();
+        prop_assert!(FrameHeader::peek(&frame).unwrap().body_len as usize <= len_max);
+        prop_assert_eq!(decode(frame, MAX).unwrap().read_ms, reads.iter().min().copied());
+        // The next frame of the builder is another one.
+        prop_assert_eq!(decode(builder.finish(&mut compressor).unwrap(), MAX).unwrap().read_ms, None);
+    }
+
+    #[test]
+    fn readers_that_know_no_watermark_read_the_changes(changes in any_changes(), watermark_ms in any::<u64>()) {
+        let body = generated::FrameBody { watermark_ms, ..wire_body(&changes) };
+        let read = BodyWithoutWatermark::decode(body.encode_to_vec().as_slice()).unwrap();
+        prop_assert_eq!((read.tables, read.changes), (body.tables, body.changes));
+        // The builder writes none into a frame of changes.
+        prop_assert_eq!(decode(build(&changes, Compression::None), MAX).unwrap().watermark_ms, None);
     }
 
     #[test]
@@ -355,7 +398,7 @@ fn a_body_that_is_no_protobuf_is_an_error() {
 #[test]
 fn fields_of_a_later_version_are_skipped() {
     let mut body = wire_body(&[change(ChangeKind::Put, b"x")]).encode_to_vec();
-    body.extend_from_slice(b"\x1a\x03abc\x20\x07");
+    body.extend_from_slice(b"\x22\x03abc\x28\x07");
     let frame = frame_around(StoredCompression::None, body.len().try_into().unwrap(), &body);
     assert_eq!(decode_all(frame), [change(ChangeKind::Put, b"x")]);
 }
@@ -376,12 +419,17 @@ fn a_bad_change_leaves_its_neighbours_readable() {
     let mut changes = vec![wire.clone()];
     changes.extend(bad);
     changes.push(wire);
-    let mut body = generated::FrameBody { tables: vec!["profiles".to_owned()], changes }.encode_to_vec();
+    let mut body = generated::FrameBody {
+        tables: vec!["profiles".to_owned()],
+        changes,
+        ..generated::FrameBody::default()
+    }
+    .encode_to_vec();
     // A change whose bytes are no message: a key that says it is longer than the change.
     body.extend_from_slice(b"\x12\x02\x12\x7f");
     let frame = frame_around(StoredCompression::None, body.len().try_into().unwrap(), &body);
 
-    let decoded = decode(frame, MAX).unwrap();
+    let decoded = decode(frame, MAX).unwrap().changes;
     assert_eq!(decoded.len(), 10);
     for (index, change) in decoded.into_iter().enumerate() {
         let reason = match change {
@@ -411,8 +459,8 @@ fn a_bad_change_leaves_its_neighbours_readable() {
 #[test]
 fn a_table_may_be_named_after_the_change_that_points_to_it() {
     let change = change(ChangeKind::Expire, b"");
-    let mut body =
-        generated::FrameBody { tables: vec![], changes: vec![wire_change(&change, 0)] }.encode_to_vec();
+    let changes = vec![wire_change(&change, 0)];
+    let mut body = generated::FrameBody { changes, ..generated::FrameBody::default() }.encode_to_vec();
     body.extend_from_slice(b"\x0a\x08profiles");
     let frame = frame_around(StoredCompression::None, body.len().try_into().unwrap(), &body);
     assert_eq!(decode_all(frame), [change]);
@@ -434,6 +482,23 @@ fn the_overhead_covers_the_longest_of_every_field() {
     assert!(change_len(&longest) + 8 >= variable + CHANGE_OVERHEAD_BYTES_MAX);
 }
 
+#[test]
+fn of_several_watermarks_the_last_counts() {
+    for (body, watermark_ms) in [
+        (b"\x18\x05\x18\x07".as_slice(), Some(7)),
+        (b"\x18\x07\x18\x00", None),
+        // Not a varint: a field that this version does not know.
+        (b"\x1a\x01x", None),
+    ] {
+        let frame = frame_around(StoredCompression::None, body.len().try_into().unwrap(), body);
+        assert_eq!(
+            decode(frame, MAX),
+            Ok(Frame { watermark_ms, read_ms: None, changes: Vec::new() }),
+            "{body:x?}"
+        );
+    }
+}
+
 /// Golden bytes: a frame that other implementations can test their readers with.
 #[test]
 fn the_bytes_of_a_frame_are_what_they_always_were() {
@@ -448,4 +513,12 @@ fn the_bytes_of_a_frame_are_what_they_always_were() {
             "12271206757365722d311801220c0d4589e51f50e83280fcce8328013080e0bef5f5333a046974656d"
         )
     );
+}
+
+#[test]
+fn the_bytes_of_a_heartbeat_are_what_they_always_were() {
+    let frame = FrameBuilder::heartbeat(1_784_000_000_000);
+    let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    // The header, then the watermark.
+    assert_eq!(hex, concat!("57434652010000000000000764dd94e4", "1880e0bef5f533"));
 }

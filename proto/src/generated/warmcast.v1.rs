@@ -81,8 +81,8 @@ pub struct BinarySet {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub values: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
-/// Changes of one bucket of keys, in the order in which they were read from the table's stream.
-/// Numbers 3 to 15 are for later additions.
+/// Changes of one bucket of keys, in the order in which they were read from the table's stream; or a heartbeat, which
+/// has a watermark and no changes. Numbers 5 to 15 are for later additions.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FrameBody {
     /// The names of the tables that the changes point to, each once.
@@ -92,6 +92,16 @@ pub struct FrameBody {
     /// has been read.
     #[prost(message, repeated, tag = "2")]
     pub changes: ::prost::alloc::vec::Vec<Change>,
+    /// Every change of any of the tables whose `created_ms` is below this (milliseconds since the Unix epoch) was put
+    /// into this Kinesis stream before this record. 0: the frame says nothing of it. Who does not know the field loses
+    /// nothing but the freshness that it tells.
+    #[prost(uint64, tag = "3")]
+    pub watermark_ms: u64,
+    /// When the writer of the frame asked the tables' streams for the first of the changes, by its own clock
+    /// (milliseconds since the Unix epoch). 0: it does not say. A record that arrived long after that was held up on its
+    /// way, and may repeat what has been superseded since.
+    #[prost(uint64, tag = "4")]
+    pub read_ms: u64,
 }
 /// One change of one item. A change is taken only if its position (generation, sequence) is higher than the
 /// position already held for the key. Numbers 8 to 15 are for later additions.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::report::Report;
 use super::rig::{Rig, clean_end};
 use super::{FleetError, expect_balance};
+use crate::report::{Report, Target};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -64,7 +64,7 @@ pub(super) async fn run(rig: &mut Rig, report: &mut Report, going: Going) -> Res
         back.extend(expect_balance(rig, report).await?.map(|took| took.as_secs_f64()));
     }
     report.figure("live shards of that worker", "shards", shards, None)?;
-    report.figure(going.name(), "s", taken_over, Some(going.target_s()))?;
+    report.figure(going.name(), "s", taken_over, Some(Target::AtMost(going.target_s())))?;
     report.figure("largest pause of any of these shards", "s", pauses, None)?;
     report.note(format!(
         "in that pause are up to {} ms that an idle shard is left alone in any case",

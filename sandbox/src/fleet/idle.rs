@@ -2,11 +2,11 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::report::Report;
 use super::rig::Rig;
-use super::usage::Usage;
 use super::{FleetError, expect_balance};
+use crate::report::{Report, Target};
 use crate::streams::Operation;
+use crate::usage::Usage;
 
 /// Days of 24 hours, 30 of them.
 const SECONDS_PER_MONTH: f64 = 30.0 * 24.0 * 3_600.0;
@@ -37,7 +37,12 @@ pub(super) async fn run(rig: &mut Rig, report: &mut Report) -> Result<(), FleetE
     let rate = |count: f64| vec![count / seconds];
     let monthly = |count: f64, dollars: f64| vec![count / seconds * SECONDS_PER_MONTH / 1e6 * dollars];
     let writes = calls.writes as f64;
-    report.figure("writes to the state table", "/s", rate(writes), Some(WRITES_PER_SECOND_TARGET))?;
+    report.figure(
+        "writes to the state table",
+        "/s",
+        rate(writes),
+        Some(Target::AtMost(WRITES_PER_SECOND_TARGET)),
+    )?;
     report.figure("write request units", "/s", rate(calls.write_units), None)?;
     report.figure("reads of the state table, by page", "/s", rate(calls.reads as f64), None)?;
     report.figure("read request units", "/s", rate(calls.read_units), None)?;
@@ -61,7 +66,12 @@ pub(super) async fn run(rig: &mut Rig, report: &mut Report) -> Result<(), FleetE
         .iter()
         .map(|(before, after)| 100.0 * after.cpu.saturating_sub(before.cpu).as_secs_f64() / seconds);
     report.figure("memory of each worker, resident", "MiB", resident, None)?;
-    report.figure("most memory of any worker since its start", "MiB", vec![most], Some(MEMORY_TARGET_MIB))?;
+    report.figure(
+        "most memory of any worker since its start",
+        "MiB",
+        vec![most],
+        Some(Target::AtMost(MEMORY_TARGET_MIB)),
+    )?;
     report.figure("CPU of each worker", "% of a core", cpu.collect(), None)?;
     expect_balance(rig, report).await.map(|_| ())
 }

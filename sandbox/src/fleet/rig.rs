@@ -11,13 +11,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::state::MeteredDynamoDb;
-use super::usage::Usage;
 use super::{FleetError, FleetOptions};
 use crate::clients;
 use crate::daemon::{Daemon, Endpoint, FleetWorker, STREAM, WorkerTiming};
 use crate::dynamodb::{MASTER_REGION, create_table};
 use crate::kinesis::Kinesis;
 use crate::streams::{FakeStreams, FakeStreamsServer, Operation, Options};
+use crate::usage::Usage;
 
 pub(super) const TABLE: &str = "profiles";
 const KEY: &str = "id";
@@ -81,12 +81,14 @@ impl Rig {
                     worker_id: worker_id.clone(),
                     streams_endpoint: Some(streams.url()),
                     from_trim_horizon: false,
-                    timing: Some(WorkerTiming {
-                        lease_duration_ms: options.lease_duration_ms,
-                        heartbeat_interval_ms: options.heartbeat_interval_ms,
-                        sync_interval_ms: options.sync_interval_ms,
-                        idle_poll_max_ms: options.idle_poll_max_ms,
-                    }),
+                    timing: WorkerTiming {
+                        lease_duration_ms: Some(options.lease_duration_ms),
+                        heartbeat_interval_ms: Some(options.heartbeat_interval_ms),
+                        sync_interval_ms: Some(options.sync_interval_ms),
+                        idle_poll_max_ms: Some(options.idle_poll_max_ms),
+                        ..WorkerTiming::default()
+                    },
+                    watermark_interval_ms: None,
                     stats_interval_ms: STATS_INTERVAL_MS,
                 };
                 let master = Endpoint::new(MASTER_REGION, &dynamodb.url()).signed_by(&worker_id);

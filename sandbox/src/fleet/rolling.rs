@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::load::{Load, LoadOptions, Written};
-use super::report::Report;
 use super::rig::{Rig, clean_end};
 use super::{FleetError, expect_balance};
 use crate::checkpoints::read_frames;
+use crate::report::{Report, Target};
 use crate::streams::Operation;
 
 /// A steady load, before and after, if the idle fleet is not watched for less.
@@ -43,7 +43,7 @@ pub(super) async fn run(rig: &mut Rig, report: &mut Report) -> Result<(), FleetE
     ))?;
     report.figure("records put", "records", figures.put, None)?;
     report.figure("rollovers meanwhile", "shards", figures.rollovers, None)?;
-    report.figure("records lost", "records", figures.lost, Some(0.0))?;
+    report.figure("records lost", "records", figures.lost, Some(Target::AtMost(0.0)))?;
     report.figure("records read twice", "records", figures.read_twice, None)?;
     report.figure("records in Kinesis twice", "records", figures.sent_twice, None)?;
     report.figure("restarting all of them", "s", figures.restarting, None)?;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::report::Report;
 use super::rig::{DESCRIBES_PER_SECOND, Rig};
-use super::usage::Usage;
 use super::{FleetError, expect_balance};
+use crate::report::{Report, Target};
 use crate::streams::Operation;
+use crate::usage::Usage;
 
 /// Shards of one page of DescribeStream (AWS: at most 100).
 const SHARDS_PER_PAGE: usize = 100;
@@ -69,7 +69,7 @@ pub(super) async fn warm(rig: &mut Rig, report: &mut Report) -> Result<(), Fleet
         balanced.extend(expect_balance(rig, report).await?.map(|took| took.as_secs_f64()));
     }
     let name = "from starting the processes until every live shard was read";
-    report.figure(name, "s", read, Some(WARM_TARGET_S))?;
+    report.figure(name, "s", read, Some(Target::AtMost(WARM_TARGET_S)))?;
     report.figure("CPU time of the workers for it", "s", workers_cpu, None)?;
     report.figure("CPU time of the servers they talk to", "s", servers_cpu, None)?;
     report.figure("writes to the state table for it", "calls", writes, None)?;

@@ -55,6 +55,41 @@ async fn start_up(file: &Path) -> (Child, Vec<u32>) {
     (child, pids)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bidder_bids_in_the_world_that_is_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("endpoints.json");
+    let file = file.to_str().unwrap();
+    let up = sandbox(&["up", "--endpoints", file, "--regions", "1", "--users", "60"])
+        .env("TMPDIR", directory.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the endpoints file", || async { Path::new(file).exists().then_some(()) }).await;
+    let bid = |arguments: &str| {
+        let mut command = sandbox(&["bidder", "--endpoints", file, "--users", "60", "--output", "json"]);
+        command.args(arguments.split(' '));
+        async move { timeout(PATIENCE, command.output()).await.unwrap().unwrap() }
+    };
+    let output = bid("--duration-s 1 --rate 100 --deadline-ms 5000 --region eu-west-1").await;
+    assert!(output.status.success(), "{output:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let count = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("{name}: {summary:#}"));
+    assert!(count("fresh") > 0 && count("absent") > 0 && count("p999_us") >= count("p50_us"), "{summary:#}");
+    assert_eq!(
+        count("lookups"),
+        count("fresh") + count("stale") + count("absent") + count("missing"),
+        "{summary:#}"
+    );
+    assert_eq!(count("lookups"), 2 * (count("auctions") - count("unanswered")), "{summary:#}");
+
+    let refused = bid("--region mars-1").await;
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && errors.contains("choose one of eu-west-1"), "{errors}");
+    signal(up.id().unwrap(), Signal::TERM);
+    assert!(ended(up).await.status.success());
+}
+
 async fn ended(child: Child) -> Output {
     timeout(PATIENCE, child.wait_with_output()).await.expect("the sandbox ends").unwrap()
 }
@@ -114,6 +149,14 @@ async fn the_demo_passes_and_says_so() {
         assert!(line.trim_start().starts_with(region) && line.contains(" lag p50 "), "{printed}");
     }
     assert!(printed.trim_end().ends_with("verdict: PASS, zero mismatches"), "{printed}");
+    // The bidders: one line for the region that was left alone, two for the one that was flushed.
+    let (_, bidders) = printed.split_once("\nbidders: ").expect(&printed);
+    let lines: Vec<&str> = bidders.lines().skip(1).take(3).map(str::trim_start).collect();
+    for (line, title) in lines.iter().zip(["eu-west-1", "ap-northeast-1", "after flush"]) {
+        assert!(line.starts_with(title) && line.contains("p99.9"), "{printed}");
+    }
+    assert!(printed.contains("the cache of ap-northeast-1 was flushed"), "{printed}");
+    assert!(printed.contains("missing: allowed after the flush"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,8 @@ mod support;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bidders;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod dynamodb_local;
@@ -19,3 +21,5 @@ mod outages;
 mod rows;
 #[cfg(test)]
 mod servers;
+#[cfg(test)]
+mod watermarks;

@@ -18,6 +18,10 @@ fn lease(id: &str, parents: &[&str], epoch: u64, checkpoint: &str) -> Lease {
         bytes_per_s: 0,
         seen_ms: 0,
         given: false,
+        rewind: None,
+        target: None,
+        settling_ms: None,
+        ended: None,
     }
 }
 

@@ -16,6 +16,10 @@ fn lease(shard: &str, owner: Option<&str>, epoch: u64) -> Lease {
         bytes_per_s: 0,
         seen_ms: 0,
         given: false,
+        rewind: None,
+        target: None,
+        settling_ms: None,
+        ended: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Leases: who reads a shard, and how far it got.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, ReturnValue, TransactWriteItem};
 
@@ -33,6 +34,35 @@ pub struct Lease {
     pub seen_ms: u64,
     /// Its last owner gave it to this one for balance, and this one has not taken it up.
     pub given: bool,
+    /// Where it goes back to when what was done lately may be lost ([`Rewind`](super::super::rewind::Rewind)).
+    /// `None`: it was not kept, or the shard had only begun.
+    pub rewind: Option<Checkpoint>,
+    /// The state of what its records were done into when its last tenure began, and so all that is below the
+    /// checkpoint and is not lost. `None`: it was never begun, or by somebody who does not rewind.
+    pub target: Option<String>,
+    /// Records that arrived at this time or before are settling
+    /// ([`Delivery::settling`](super::super::processor::Delivery::settling)): in milliseconds since the epoch; 0: the
+    /// first record will tell. `None`: none are.
+    pub settling_ms: Option<u64>,
+    /// When and how it was read to its end. `None` of a shard that is finished because it is gone.
+    pub ended: Option<Ended>,
+}
+
+/// How a shard was read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When that was written, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// The shard's last watermark: whatever is in its children was created then or later. `None` if it had none.
+    pub watermark_ms: Option<u64>,
+}
+
+impl Ended {
+    /// Whether the shard ended so long ago that all its children show. The clock is the reader's, the time the
+    /// writer's: only for durations that are long beside the difference.
+    pub fn is_settled(&self, now_ms: u64, settle: Duration) -> bool {
+        u128::from(now_ms.abs_diff(self.at_ms)) >= settle.as_millis()
+    }
 }
 
 /// How the lease of a new shard begins.
@@ -46,13 +76,28 @@ pub enum Begin<'a> {
     OwnedBy(&'a str),
 }
 
+/// What a tenure begins with, beside its owner and its epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Onset<'a> {
+    /// The checkpoint, and that which it would be rewound to, goes back to this; `None` leaves them as they are.
+    pub back_to: Option<Checkpoint>,
+    /// See [`Lease::target`]; `None` leaves it as it is.
+    pub target: Option<&'a str>,
+    /// See [`Lease::settling_ms`]; `None` leaves it as it is.
+    pub settling_ms: Option<u64>,
+}
+
 /// What an owner writes about its shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progressed {
     /// See [`Lease::bytes_per_s`].
     pub bytes_per_s: u64,
     /// See [`Lease::seen_ms`].
     pub seen_ms: u64,
+    /// See [`Lease::rewind`]; `None` leaves it as it is.
+    pub rewind: Option<Checkpoint>,
+    /// See [`Lease::settling_ms`]; `None` leaves it as it is.
+    pub settling_ms: Option<u64>,
 }
 
 /// Who gets a lease that is given up.
@@ -68,6 +113,14 @@ impl Lease {
     /// Whether somebody began to read the shard, which nobody may before its parents are finished.
     pub fn has_started(&self) -> bool {
         self.epoch > 0
+    }
+
+    /// Where the shard was begun, as far as the lease tells: what was done since then has all come after it.
+    pub fn beginning(&self) -> Checkpoint {
+        match &self.checkpoint {
+            Checkpoint::AtTime(at_ms) => Checkpoint::AtTime(*at_ms),
+            Checkpoint::TrimHorizon | Checkpoint::After(_) | Checkpoint::ShardEnd => Checkpoint::TrimHorizon,
+        }
     }
 
     /// A name for it in errors and logs.
@@ -106,13 +159,13 @@ impl StateStore {
         start: &Checkpoint,
         begin: Begin<'_>,
     ) -> Result<Option<Lease>, CallError> {
-        let (lease, item) = new_lease(stream, shard, start, begin);
+        let (lease, item) = new_lease(stream, shard, start, begin, &Onset::default());
         Ok(self.put_new(item).await?.then_some(lease))
     }
 
     /// Writes the lease of a shard's child, to be begun with its first record, as [`StateStore::create_lease`] does,
     /// but only while the lease of `parent` is there: when that is gone, the child was begun by others long ago, and
-    /// its own lease may be gone as well.
+    /// its own lease may be gone as well. `onset` is of the tenure of who goes on with it.
     ///
     /// # Errors
     /// When the call fails.
@@ -121,8 +174,9 @@ impl StateStore {
         parent: &Lease,
         child: &Shard,
         begin: Begin<'_>,
+        onset: &Onset<'_>,
     ) -> Result<Option<Lease>, CallError> {
-        let (lease, item) = new_lease(&parent.stream, child, &Checkpoint::TrimHorizon, begin);
+        let (lease, item) = new_lease(&parent.stream, child, &Checkpoint::TrimHorizon, begin, onset);
         let parent_key = key(partition(&parent.stream), sort(&parent.shard));
         let parent_is_there = ConditionCheck::builder()
             .table_name(&self.table)
@@ -158,10 +212,41 @@ impl StateStore {
     /// [`StoreError::Fenced`] when it has changed hands since, or its owner, who was taken for dead, has finished
     /// the shard.
     pub async fn take_lease(&self, lease: &Lease, owner: &str) -> Result<Lease, StoreError> {
-        let end = s(Checkpoint::ShardEnd.to_string());
-        let values = [(":new_owner", s(owner)), (":new_epoch", n(lease.epoch + 1)), (":end", end)];
-        let taken = "SET #owner = :new_owner, epoch = :new_epoch REMOVE given";
-        let attributes = self.update(lease, taken, " AND checkpoint <> :end", &values).await?;
+        self.begin_tenure(lease, owner, &Onset::default()).await
+    }
+
+    /// As [`StateStore::take_lease`], with what the tenure begins with in the same write. It is the one write that
+    /// takes a checkpoint back: as it begins a new epoch, also of an owner that has the lease, no checkpoint of before
+    /// can land after it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn begin_tenure(
+        &self,
+        lease: &Lease,
+        owner: &str,
+        onset: &Onset<'_>,
+    ) -> Result<Lease, StoreError> {
+        let mut expression = "SET #owner = :new_owner, epoch = :new_epoch".to_owned();
+        let mut values = vec![
+            (":new_owner", s(owner)),
+            (":new_epoch", n(lease.epoch + 1)),
+            (":end", s(Checkpoint::ShardEnd.to_string())),
+        ];
+        if let Some(back_to) = &onset.back_to {
+            expression.push_str(", checkpoint = :back, rewind = :back");
+            values.push((":back", s(back_to.to_string())));
+        }
+        if let Some(target) = onset.target {
+            expression.push_str(", target_state = :target");
+            values.push((":target", s(target)));
+        }
+        if let Some(settling_ms) = onset.settling_ms {
+            expression.push_str(", settling_ms = :settling");
+            values.push((":settling", n(settling_ms)));
+        }
+        expression.push_str(" REMOVE given");
+        let attributes = self.update(lease, &expression, " AND checkpoint <> :end", &values).await?;
         read_lease(&Item { table: self.table(), attributes: &attributes }, &lease.stream)
     }
 
@@ -176,10 +261,31 @@ impl StateStore {
         checkpoint: &Checkpoint,
         progressed: Progressed,
     ) -> Result<(), StoreError> {
-        let expression = "SET checkpoint = :checkpoint, bytes_per_s = :rate, seen_ms = :seen";
-        let mut values = progressed.values();
+        let (mut set, mut values) = progressed.into_set();
+        set.push_str(", checkpoint = :checkpoint");
         values.push((":checkpoint", s(checkpoint.to_string())));
-        self.update(lease, expression, not_after_end(checkpoint, &mut values), &values).await.map(|_| ())
+        self.update(lease, &set, not_after_end(checkpoint, &mut values), &values).await.map(|_| ())
+    }
+
+    /// Writes that the shard was read to its end and all of it is done, if `lease` still has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when the lease was lost.
+    pub async fn finish_lease(
+        &self,
+        lease: &Lease,
+        ended: Ended,
+        progressed: Progressed,
+    ) -> Result<(), StoreError> {
+        let (mut set, mut values) = progressed.into_set();
+        set.push_str(", checkpoint = :checkpoint, ended_ms = :ended");
+        values.push((":checkpoint", s(Checkpoint::ShardEnd.to_string())));
+        values.push((":ended", n(ended.at_ms)));
+        if let Some(watermark_ms) = ended.watermark_ms {
+            set.push_str(", watermark_ms = :watermark");
+            values.push((":watermark", n(watermark_ms)));
+        }
+        self.update(lease, &set, "", &values).await.map(|_| ())
     }
 
     /// Gives the lease up with its last checkpoint, in one write: to the worker `to`, or to whoever takes it, so
@@ -194,8 +300,7 @@ impl StateStore {
         progressed: Progressed,
         to: Option<Recipient<'_>>,
     ) -> Result<(), StoreError> {
-        let mut values = progressed.values();
-        let mut set = "SET bytes_per_s = :rate, seen_ms = :seen".to_owned();
+        let (mut set, mut values) = progressed.into_set();
         let and = checkpoint.map_or("", |checkpoint| {
             set.push_str(", checkpoint = :checkpoint");
             values.push((":checkpoint", s(checkpoint.to_string())));
@@ -280,12 +385,29 @@ impl StateStore {
 }
 
 impl Progressed {
-    fn values(self) -> Vec<(&'static str, AttributeValue)> {
-        vec![(":rate", n(self.bytes_per_s)), (":seen", n(self.seen_ms))]
+    /// The expression that sets it, to which more can be added.
+    fn into_set(self) -> (String, Vec<(&'static str, AttributeValue)>) {
+        let mut set = "SET bytes_per_s = :rate, seen_ms = :seen".to_owned();
+        let mut values = vec![(":rate", n(self.bytes_per_s)), (":seen", n(self.seen_ms))];
+        if let Some(rewind) = self.rewind {
+            set.push_str(", rewind = :rewind");
+            values.push((":rewind", s(rewind.to_string())));
+        }
+        if let Some(settling_ms) = self.settling_ms {
+            set.push_str(", settling_ms = :settling");
+            values.push((":settling", n(settling_ms)));
+        }
+        (set, values)
     }
 }
 
-fn new_lease(stream: &str, shard: &Shard, start: &Checkpoint, begin: Begin<'_>) -> (Lease, Attributes) {
+fn new_lease(
+    stream: &str,
+    shard: &Shard,
+    start: &Checkpoint,
+    begin: Begin<'_>,
+    onset: &Onset<'_>,
+) -> (Lease, Attributes) {
     let lease = Lease {
         stream: stream.into(),
         shard: shard.id.as_str().into(),
@@ -299,12 +421,22 @@ fn new_lease(stream: &str, shard: &Shard, start: &Checkpoint, begin: Begin<'_>) 
         bytes_per_s: 0,
         seen_ms: 0,
         given: false,
+        rewind: None,
+        target: onset.target.map(str::to_owned),
+        settling_ms: onset.settling_ms,
+        ended: None,
     };
     let mut item = new_item(partition(stream), sort(&shard.id));
     item.insert("epoch".to_owned(), n(lease.epoch));
     item.insert("checkpoint".to_owned(), s(start.to_string()));
     if let Some(owner) = &lease.owner {
         item.insert("owner".to_owned(), s(owner));
+    }
+    if let Some(target) = &lease.target {
+        item.insert("target_state".to_owned(), s(target));
+    }
+    if let Some(settling_ms) = lease.settling_ms {
+        item.insert("settling_ms".to_owned(), n(settling_ms));
     }
     if !shard.parents.is_empty() {
         item.insert("parents".to_owned(), AttributeValue::Ss(shard.parents.clone()));
@@ -336,16 +468,25 @@ pub(super) fn is_lease(item: &Item<'_>) -> Result<bool, StoreError> {
 pub(super) fn read_lease(item: &Item<'_>, stream: &Arc<str>) -> Result<Lease, StoreError> {
     item.check_format()?;
     let shard = item.text("sk")?.strip_prefix(SHARD);
+    let parse = |text: &str| text.parse().map_err(|e| item.wrong(format!("checkpoint: {e}")));
+    let ended = |at_ms| {
+        let watermark_ms = item.optional_number("watermark_ms")?;
+        Ok::<_, StoreError>(Ended { at_ms, watermark_ms })
+    };
     Ok(Lease {
         stream: Arc::clone(stream),
         shard: shard.ok_or_else(|| item.wrong("sk is not shard#SHARD".to_owned()))?.into(),
         parents: item.text_set("parents")?,
         owner: item.optional_text("owner")?.map(str::to_owned),
         epoch: item.number("epoch")?,
-        checkpoint: item.text("checkpoint")?.parse().map_err(|e| item.wrong(format!("checkpoint: {e}")))?,
+        checkpoint: parse(item.text("checkpoint")?)?,
         bytes_per_s: item.optional_number("bytes_per_s")?.unwrap_or(0),
         seen_ms: item.optional_number("seen_ms")?.unwrap_or(0),
         given: item.flag("given")?,
+        rewind: item.optional_text("rewind")?.map(parse).transpose()?,
+        target: item.optional_text("target_state")?.map(str::to_owned),
+        settling_ms: item.optional_number("settling_ms")?,
+        ended: item.optional_number("ended_ms")?.map(ended).transpose()?,
     })
 }
 

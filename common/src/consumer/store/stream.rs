@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use aws_sdk_dynamodb::types::AttributeValue;
+
 use super::super::checkpoint::Checkpoint;
-use super::item::{Item, new_item, s};
+use super::item::{Item, key, new_item, s};
 use super::lease::{Lease, is_lease, partition, read_lease};
 use super::{StateStore, StoreError};
 use crate::aws::CallError;
@@ -14,6 +16,8 @@ pub struct StreamState {
     /// Where it was begun; `None` while nobody has consumed it before. A shard that shows later is begun with its
     /// first record.
     pub start: Option<Checkpoint>,
+    /// Two listings found no shard without a lease: what comes later descends from one that has a lease.
+    pub listed: bool,
     /// Its leases.
     pub leases: Vec<Lease>,
 }
@@ -29,7 +33,7 @@ impl StateStore {
     pub async fn stream_state(&self, stream: &str, consistent: bool) -> Result<StreamState, StoreError> {
         let items = self.query(&partition(stream), consistent).await?;
         let stream: Arc<str> = stream.into();
-        let mut state = StreamState { start: None, leases: Vec::with_capacity(items.len()) };
+        let mut state = StreamState { leases: Vec::with_capacity(items.len()), ..StreamState::default() };
         for attributes in &items {
             let item = Item { table: self.table(), attributes };
             if is_lease(&item)? {
@@ -38,6 +42,7 @@ impl StateStore {
                 item.check_format()?;
                 let start = item.text("start")?.parse();
                 state.start = Some(start.map_err(|e| item.wrong(format!("start: {e}")))?);
+                state.listed = item.flag("listed")?;
             } else {
                 return Err(item.wrong("not an item of a stream".to_owned()));
             }
@@ -53,5 +58,30 @@ impl StateStore {
         let mut item = new_item(partition(stream), BEGUN);
         item.insert("start".to_owned(), s(start.to_string()));
         self.put_new(item).await.map(|_| ())
+    }
+
+    /// Records whether every shard of the stream that descends from none with a lease has one itself.
+    ///
+    /// # Errors
+    /// When the call fails; [`StoreError::Fenced`] when the stream is not begun.
+    pub async fn mark_listed(&self, stream: &str, listed: bool) -> Result<(), StoreError> {
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key(partition(stream), BEGUN)))
+            .update_expression("SET listed = :listed")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":listed", AttributeValue::Bool(listed))
+            .send()
+            .await
+            .map_err(|e| CallError::new("UpdateItem", self.target(), e));
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_code("ConditionalCheckFailedException") => {
+                Err(StoreError::Fenced { what: format!("the beginning of {stream}") })
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::super::coverage::{Coverage, LeaseSet};
 use super::item::{Item, key, n, s};
 use super::{StateStore, StoreError};
 use crate::aws::CallError;
@@ -27,6 +28,8 @@ pub struct Report {
     pub leaving: bool,
     /// Grows when it did something to leases that others should look at.
     pub changes: u64,
+    /// How far everything in its leases is done. `None` from a worker of a version that does not tell.
+    pub coverage: Option<Coverage>,
 }
 
 /// A worker's heartbeat as it was read.
@@ -71,12 +74,25 @@ impl StateStore {
             leases_max = :leases_max, leases = :leases, bytes_per_s = :rate, leaving = :leaving, \
             changes = :changes"
             .to_owned();
-        // A set in DynamoDB cannot be empty.
-        let streams = match report.streams.is_empty() {
-            true => " REMOVE streams",
-            false => ", streams = :streams",
+        let mut values: Vec<(&str, AttributeValue)> = Vec::new();
+        let mut absent: Vec<&str> = Vec::new();
+        let mut optional = |name: &'static str, placeholder, value: Option<AttributeValue>| match value {
+            Some(value) => {
+                set.push_str(&format!(", {name} = {placeholder}"));
+                values.push((placeholder, value));
+            }
+            None => absent.push(name),
         };
-        set.push_str(streams);
+        // A set in DynamoDB cannot be empty.
+        let streams = (!report.streams.is_empty()).then(|| report.streams.iter().cloned().collect());
+        let (coverage, leases) = (report.coverage, report.coverage.map(|coverage| coverage.leases));
+        optional("streams", ":streams", streams.map(AttributeValue::Ss));
+        optional("covers", ":covers", leases.map(|set| n(set.leases)));
+        optional("covers_digest", ":digest", leases.map(|set| n(set.digest)));
+        optional("watermark_ms", ":watermark", coverage.and_then(|of| of.watermark_ms).map(n));
+        if !absent.is_empty() {
+            set.push_str(&format!(" REMOVE {}", absent.join(", ")));
+        }
         set.push_str(" ADD #counter :one");
         let mut request = self
             .client
@@ -97,9 +113,8 @@ impl StateStore {
             .expression_attribute_values(":rate", n(report.bytes_per_s))
             .expression_attribute_values(":leaving", AttributeValue::Bool(report.leaving))
             .expression_attribute_values(":changes", n(report.changes));
-        if !report.streams.is_empty() {
-            let streams = AttributeValue::Ss(report.streams.iter().cloned().collect());
-            request = request.expression_attribute_values(":streams", streams);
+        for (placeholder, value) in values {
+            request = request.expression_attribute_values(placeholder, value);
         }
         request.send().await.map(|_| ()).map_err(|e| CallError::new("UpdateItem", self.target(), e))
     }
@@ -150,8 +165,16 @@ fn read(item: &Item<'_>) -> Result<Heartbeat, StoreError> {
             streams: item.text_set("streams")?.into_iter().collect(),
             leaving: item.flag("leaving")?,
             changes: item.number("changes")?,
+            coverage: read_coverage(item)?,
         },
     })
+}
+
+fn read_coverage(item: &Item<'_>) -> Result<Option<Coverage>, StoreError> {
+    let set = (item.optional_number("covers")?, item.optional_number("covers_digest")?);
+    let (Some(leases), Some(digest)) = set else { return Ok(None) };
+    let watermark_ms = item.optional_number("watermark_ms")?;
+    Ok(Some(Coverage { leases: LeaseSet { leases, digest }, watermark_ms }))
 }
 
 fn fenced(answer: Result<(), CallError>, worker: &str) -> Result<(), StoreError> {

@@ -102,7 +102,7 @@ where
         let (now, config) = (Instant::now(), self.worker.config());
         let error = match audited {
             Ok((_, Ok(found))) => {
-                stream.repeats = match found.without_children || found.unconnected {
+                stream.repeats = match found.without_children || found.unconnected || !found.listed {
                     true => stream.repeats + 1,
                     false => 0,
                 };
@@ -116,6 +116,7 @@ where
                     self.look_soon();
                     self.worker.report_change();
                 }
+                self.fleet.audited(&name, found.over);
                 if found.over {
                     self.streams.remove(&name);
                     self.report_streams();

@@ -13,7 +13,7 @@ use super::super::plan::{Plan, Situation, plan};
 use super::super::processor::Processor;
 use super::super::shard::Tenure;
 use super::super::source::StreamSource;
-use super::super::store::{Lease, Progressed, Recipient, StoreError, StreamState};
+use super::super::store::{Lease, Progressed, Recipient, StateStore, StoreError, StreamState};
 use super::{Consumer, WATCH_INTERVAL};
 
 /// Pause between two looks while something is under way: a worker stops, leases are left for others.
@@ -23,7 +23,26 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(300);
 const AGAIN_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The streams' states, as they were looked at.
-pub(super) type View = Vec<(Arc<str>, StreamState)>;
+pub(super) type View = Vec<Looked>;
+
+/// One stream's state, and how long it took to read: it may change between two pages.
+pub(super) struct Looked {
+    pub(super) stream: Arc<str>,
+    pub(super) state: StreamState,
+    pub(super) took: Duration,
+}
+
+/// Looks at the leases of these streams.
+pub(super) async fn look_at(store: StateStore, streams: Vec<Arc<str>>) -> Result<View, StoreError> {
+    let mut view = Vec::with_capacity(streams.len());
+    for stream in streams {
+        let begun = Instant::now();
+        // Half the price of the latest state: whatever an older one leads to is refused.
+        let state = store.stream_state(&stream, false).await?;
+        view.push(Looked { stream, state, took: begun.elapsed() });
+    }
+    Ok(view)
+}
 
 impl<S, P> Consumer<S, P>
 where
@@ -37,23 +56,15 @@ where
         if self.streams.is_empty() {
             return;
         }
-        let (worker, names) = (Arc::clone(&self.worker), self.streams.keys().cloned().collect::<Vec<_>>());
-        self.looks.spawn(async move {
-            let mut states = Vec::with_capacity(names.len());
-            for name in names {
-                // Half the price of the latest state: whatever an older one leads to is refused.
-                let state = worker.store().stream_state(&name, false).await?;
-                states.push((name, state));
-            }
-            Ok(states)
-        });
+        self.looks.spawn(look_at(self.worker.store().clone(), self.streams.keys().cloned().collect()));
     }
 
     pub(super) fn looked(&mut self, looked: Result<Result<View, StoreError>, JoinError>) {
         let failed = match looked {
-            Ok(Ok(states)) => {
+            Ok(Ok(view)) => {
                 self.errors.reset();
-                return self.decide(states);
+                self.see_leases(&view);
+                return self.decide(view);
             }
             Ok(Err(error)) => error.to_string(),
             Err(panicked) => panicked.to_string(),
@@ -68,12 +79,12 @@ where
     }
 
     /// Takes in the leases, decides, and does.
-    fn decide(&mut self, states: View) {
+    fn decide(&mut self, view: View) {
         let now = Instant::now();
         let worker = Arc::clone(&self.worker);
         let members = worker.members();
-        let mut leases = Vec::with_capacity(states.len());
-        for (name, state) in states {
+        let mut leases = Vec::with_capacity(view.len());
+        for Looked { stream: name, state, .. } in view {
             let Some(stream) = self.streams.get_mut(&name) else { continue };
             stream.kin.update(&state.leases);
             let orphans = stream.orphans(&state.leases, &members, now + worker.config().sync_interval);
@@ -153,7 +164,8 @@ where
     pub(super) fn release(&mut self, lease: Lease) {
         let worker = Arc::clone(&self.worker);
         self.chores.spawn(async move {
-            let written = Progressed { bytes_per_s: lease.bytes_per_s, seen_ms: lease.seen_ms };
+            let (bytes_per_s, seen_ms) = (lease.bytes_per_s, lease.seen_ms);
+            let written = Progressed { bytes_per_s, seen_ms, ..Progressed::default() };
             match worker.store().release_lease(&lease, None, written, None).await {
                 Ok(()) => worker.report_change(),
                 // Somebody has it already.

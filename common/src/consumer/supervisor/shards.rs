@@ -53,10 +53,7 @@ where
     /// Starts a shard's task.
     pub(super) fn tend(&mut self, tenure: Tenure) {
         let now = Instant::now();
-        let (lease, epoch) = match &tenure {
-            Tenure::Claimed(lease) => (lease, lease.epoch + 1),
-            Tenure::Taken(lease) => (lease, lease.epoch),
-        };
+        let (lease, epoch) = tenure.lease();
         let Some(stream) = self.streams.get(&lease.stream) else { return };
         let key = ShardKey::of(lease);
         // A look may find a child that is ours before the task that adopted it has ended.
@@ -75,6 +72,8 @@ where
             orders: orders.clone(),
             progress: Arc::clone(&progress),
             kin: stream.kin.clone(),
+            rewinds: self.rewinds.clone(),
+            fence: self.fence.clone(),
             state_writes: Arc::clone(&self.state_writes),
             tenure,
         };
@@ -125,6 +124,12 @@ where
                 }
             }
             Ok(ShardExit::Ended(children)) => self.shard_ended(&key, children, shutdown),
+            Ok(ShardExit::Rewinding(lease, to)) => {
+                self.tend(Tenure::Rewinding(lease, to));
+                if let (true, Some(tending)) = (shutdown.is_cancelled(), self.running.get(&key)) {
+                    tending.orders.drain(None);
+                }
+            }
             Err(failure) => self.shard_failed(key, &failure),
         }
     }
@@ -141,10 +146,10 @@ where
         {
             stream.audit_by(Instant::now());
         }
-        for lease in children.adopted {
+        for child in children.adopted {
             match shutdown.is_cancelled() {
-                true => self.release(lease),
-                false => self.tend(Tenure::Taken(lease)),
+                true => self.release(child.lease),
+                false => self.tend(Tenure::Taken(child)),
             }
         }
     }

@@ -45,9 +45,13 @@ fn written(plan: &Plan) -> StreamState {
         bytes_per_s: 0,
         seen_ms: 0,
         given: false,
+        rewind: None,
+        target: None,
+        settling_ms: None,
+        ended: None,
     };
     let leases = plan.layers().into_iter().flatten().map(lease).collect();
-    StreamState { start: Some(Checkpoint::TrimHorizon), leases }
+    StreamState { start: Some(Checkpoint::TrimHorizon), leases, ..StreamState::default() }
 }
 
 fn only(plan: Plan) -> Action {
@@ -138,7 +142,7 @@ fn whatever_of_ours_an_import_would_not_write_is_in_its_way() {
         change(&mut state.leases[0]);
         assert_eq!(plan(&leases, &listing(&["a"]), &state, NOW_MS).conflicts(), 1, "change {number}");
     }
-    let state = StreamState { start: Some(Checkpoint::AtTime(5)), leases: Vec::new() };
+    let state = StreamState { start: Some(Checkpoint::AtTime(5)), ..StreamState::default() };
     assert_eq!(plan(&leases, &listing(&["a"]), &state, NOW_MS).begun_at, Some(Checkpoint::AtTime(5)));
 }
 

@@ -1,0 +1,332 @@
+//! The arguments of every command, and what they ask the library for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use warmcast_cache::ReadFrom;
+use warmcast_sandbox::bench::ReaderBenchOptions;
+use warmcast_sandbox::bidder::{BidderCommand, BidderOptions, OnMiss};
+use warmcast_sandbox::demo::DemoOptions;
+use warmcast_sandbox::dynamodb::Flavour;
+use warmcast_sandbox::fleet::{FleetOptions, Scenario};
+use warmcast_sandbox::report::Output;
+use warmcast_sandbox::screen::Mode;
+use warmcast_sandbox::workload::WorkloadOptions;
+use warmcast_sandbox::world::WorldOptions;
+
+/// Warmcast's whole world on one machine.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make traffic, watch it arrive in every region, and compare every row at the end.
+    Demo(DemoArgs),
+    /// Bring up the world without traffic and keep it until SIGINT or SIGTERM.
+    Up(UpArgs),
+    /// Hold auctions in the world of `sandbox up`, and tell how the lookups of their profiles went.
+    Bidder(BidderArgs),
+    /// Measure one part by itself.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Measure a fleet of aggregators over thousands of shards: its start, losses, costs and restarts.
+    Fleet(FleetArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// The bidders' Reader beside a plain `redis` client on the same server.
+    Reader(ReaderBenchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorldArgs {
+    /// Which DynamoDB to run; `local` is Amazon's DynamoDB Local and needs Java.
+    #[arg(long, value_enum, default_value_t)]
+    dynamodb: Flavour,
+    /// Number of target regions, 1 to 8.
+    #[arg(long, default_value_t = 2)]
+    regions: usize,
+    /// Shards of each region's Kinesis stream.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(i32).range(1..=16))]
+    shards: i32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) world: WorldArgs,
+    /// Write profiles of about so many users before it is ready; 0 for none.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) users: u64,
+    /// Where to write the endpoints as JSON, once everything is ready.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) endpoints: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    /// Write for at least this long.
+    #[arg(long, default_value_t = 20)]
+    duration_s: u64,
+    /// Write at least this often.
+    #[arg(long, default_value_t = 20_000)]
+    writes_min: u64,
+    /// Write to at least this many distinct keys.
+    #[arg(long, default_value_t = 5_000)]
+    keys: u64,
+    /// Write to no more distinct keys than this.
+    #[arg(long, default_value_t = 50_000)]
+    keys_max: u64,
+    /// Writes per second; 0 for as fast as DynamoDB answers.
+    #[arg(long, default_value_t = 1_500)]
+    rate: u32,
+    /// Concurrent writers.
+    #[arg(long, default_value_t = 16)]
+    writers: usize,
+    /// Give up after this long.
+    #[arg(long, default_value_t = 300)]
+    ceiling_s: u64,
+    /// Auctions a second in each region; 0 for no bidders.
+    #[arg(long, default_value_t = 200)]
+    auctions: u32,
+    /// Leave every cache alone; else the last region's is flushed half-way.
+    #[arg(long)]
+    no_flush: bool,
+    /// Seed of the traffic; by default a new one each time.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Refresh the screen in place, or print plain lines.
+    #[arg(long, value_enum, default_value_t)]
+    screen: Mode,
+}
+
+/// Which server of a shard to read.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Server {
+    /// The primary.
+    Primary,
+    /// A replica where there is one.
+    #[default]
+    Replica,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BidderArgs {
+    /// The file that `sandbox up` wrote.
+    #[arg(long, value_name = "FILE")]
+    endpoints: PathBuf,
+    /// The region to read in; by default the first.
+    #[arg(long)]
+    region: Option<String>,
+    /// Auctions a second, on average.
+    #[arg(long, default_value_t = 200.0)]
+    rate: f64,
+    /// How long to bid.
+    #[arg(long, default_value_t = 10)]
+    duration_s: u64,
+    /// Profiles that an auction looks up.
+    #[arg(long, default_value_t = 2)]
+    keys_per_auction: usize,
+    /// How many users there are, as `sandbox up --users` wrote them.
+    #[arg(long, default_value_t = 1_000)]
+    users: u64,
+    /// Of a hundred profiles asked for, how many do not exist.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
+    unknown_percent: u32,
+    /// From an auction's beginning until the bid must be made.
+    #[arg(long, default_value_t = 100)]
+    deadline_ms: u64,
+    /// A region whose watermark is further behind has stale rows; 0: that is not judged.
+    #[arg(long, default_value_t = 10_000)]
+    staleness_max_ms: u64,
+    /// Which server of a shard to read.
+    #[arg(long, value_enum, default_value_t)]
+    read_from: Server,
+    /// What a miss does: nothing, fill the cache from the master after the answer, or wait for the master.
+    #[arg(long, value_enum, default_value_t)]
+    on_miss: OnMiss,
+    /// Keep no rows in the process.
+    #[arg(long)]
+    no_first_level: bool,
+    /// Seed of the arrivals and of the choice of users.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl BidderArgs {
+    pub(crate) fn command(self) -> BidderCommand {
+        let options = BidderOptions {
+            table: String::new(),
+            rate: self.rate,
+            deadline: Duration::from_millis(self.deadline_ms),
+            keys_per_auction: self.keys_per_auction,
+            unknown_percent: self.unknown_percent,
+            writers: 1,
+            seed: self.seed,
+            staleness_max: Some(Duration::from_millis(self.staleness_max_ms)).filter(|max| !max.is_zero()),
+            read_from: match self.read_from {
+                Server::Primary => ReadFrom::Primary,
+                Server::Replica => ReadFrom::Replica,
+            },
+            first_level: !self.no_first_level,
+            on_miss: self.on_miss,
+        };
+        BidderCommand {
+            endpoints: self.endpoints,
+            region: self.region,
+            users: self.users,
+            duration: Duration::from_secs(self.duration_s),
+            options,
+            output: self.output,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReaderBenchArgs {
+    /// Callers at a time, each number measured by itself.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
+    callers: Vec<usize>,
+    /// Pairs of rounds for each number of callers; the figures are medians.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// How long a round lasts.
+    #[arg(long, default_value_t = 2_000)]
+    round_ms: u64,
+    /// Profiles in the cache.
+    #[arg(long, default_value_t = 100_000)]
+    profiles: usize,
+    /// Bytes of each.
+    #[arg(long, default_value_t = 600)]
+    profile_bytes: usize,
+    /// Connections of either client.
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl ReaderBenchArgs {
+    pub(crate) fn options(self) -> ReaderBenchOptions {
+        ReaderBenchOptions {
+            callers: self.callers,
+            runs: self.runs,
+            round: Duration::from_millis(self.round_ms),
+            profiles: self.profiles,
+            profile_bytes: self.profile_bytes,
+            connections: self.connections,
+            output: self.output,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FleetArgs {
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t)]
+    scenario: Scenario,
+    /// Shards that are open.
+    #[arg(long, default_value_t = 5_000)]
+    live: usize,
+    /// Shards that are listed for each open one, itself included.
+    #[arg(long, default_value_t = 7)]
+    generations: usize,
+    /// Aggregators, each a process.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// How often to measure; the figure is the median. The cold start and the idle fleet are measured once.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// How long to watch the idle fleet.
+    #[arg(long, default_value_t = 60)]
+    idle_s: u64,
+    /// The workers' lease duration.
+    #[arg(long, default_value_t = 10_000)]
+    lease_duration_ms: u64,
+    /// The pause between their heartbeats.
+    #[arg(long, default_value_t = 3_000)]
+    heartbeat_interval_ms: u64,
+    /// The longest pause between two of their looks at the leases.
+    #[arg(long, default_value_t = 10_000)]
+    sync_interval_ms: u64,
+    /// The longest pause between two reads of an idle shard. The aggregator's default of 500 is too much work for
+    /// one small machine that also plays the service.
+    #[arg(long, default_value_t = 5_000)]
+    idle_poll_max_ms: u64,
+    /// Records a second during the rolling restart.
+    #[arg(long, default_value_t = 2_000)]
+    records_per_second: u64,
+    /// How many of the shards get these records.
+    #[arg(long, default_value_t = 300)]
+    loaded_shards: usize,
+    /// Bytes of the items in these records.
+    #[arg(long, default_value_t = 300)]
+    image_bytes: usize,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl FleetArgs {
+    pub(crate) fn options(&self) -> FleetOptions {
+        FleetOptions {
+            scenario: self.scenario,
+            live: self.live,
+            generations: self.generations,
+            workers: self.workers,
+            runs: self.runs,
+            idle: Duration::from_secs(self.idle_s),
+            lease_duration_ms: self.lease_duration_ms,
+            heartbeat_interval_ms: self.heartbeat_interval_ms,
+            sync_interval_ms: self.sync_interval_ms,
+            idle_poll_max_ms: self.idle_poll_max_ms,
+            records_per_second: self.records_per_second,
+            loaded_shards: self.loaded_shards,
+            image_bytes: self.image_bytes,
+            output: self.output,
+        }
+    }
+}
+
+impl WorldArgs {
+    pub(crate) fn options(&self) -> WorldOptions {
+        WorldOptions {
+            dynamodb: self.dynamodb,
+            regions: self.regions,
+            kinesis_shards: self.shards,
+            ..WorldOptions::default()
+        }
+    }
+}
+
+impl DemoArgs {
+    pub(crate) fn options(&self) -> DemoOptions {
+        let world = self.world.options();
+        let workload = WorkloadOptions {
+            table: world.tables.first().cloned().unwrap_or_default(),
+            writers: self.writers,
+            duration: Duration::from_secs(self.duration_s),
+            writes_min: self.writes_min,
+            keys_min: self.keys,
+            keys_max: self.keys_max.max(self.keys),
+            rate: self.rate,
+            ceiling: Duration::from_secs(self.ceiling_s),
+            seed: self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+        };
+        DemoOptions { world, workload, auctions: self.auctions, flush: !self.no_flush, screen: self.screen }
+    }
+}
