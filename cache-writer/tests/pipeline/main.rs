@@ -28,3 +28,4 @@ mod bad_input;
 mod outages;
 mod resharding;
 mod inflation;
+mod protocol;
