@@ -23,8 +23,8 @@ pub(super) fn read(mut section: Section, tables: Tables) -> CacheSection {
     let sentinel = (section.text("sentinel_username"), secret(&mut section, "sentinel_password"));
     match &mut cache.servers {
         Servers::Sentinel { username, password, .. } => {
-            *username = sentinel.0.or(username.take());
-            *password = sentinel.1.or(password.take());
+            *username = sentinel.0.or_else(|| username.take());
+            *password = sentinel.1.or_else(|| password.take());
         }
         _ if sentinel != (None, None) => section.note("sentinel_username", "the url names no sentinels"),
         _ => {}

@@ -1,10 +1,11 @@
 //! What the cache-writer does beside applying changes: filling, reading again after losses, telling how fresh it is.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
 use redis::AsyncCommands as _;
+use tokio::time::Instant;
 use warmcast_cache::policy::{TablePolicy, Tables, WritePolicy};
 use warmcast_cache::{FillerConfig, MasterConfig};
 use warmcast_cache_writer::config::FallbackConfig;
