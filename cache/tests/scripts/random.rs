@@ -239,6 +239,8 @@ struct Observed {
     value: Option<Vec<u8>>,
     /// When the entry goes; none: it stays.
     gone_at: Option<u64>,
+    /// It went between the look at its value and that at its end.
+    is_just_gone: bool,
 }
 
 impl Pair<'_> {
@@ -287,7 +289,8 @@ impl Pair<'_> {
             // A list has no text to be read.
             let value = if let Value::BulkString(value) = value { Some(value) } else { None };
             let gone_at = u64::try_from(left).ok().map(|left| after + left);
-            return Observed { clock: before..=after, answer, value, gone_at };
+            let is_just_gone = value.is_some() && left == -2;
+            return Observed { clock: before..=after, answer, value, gone_at, is_just_gone };
         }
     }
 
@@ -340,6 +343,7 @@ fn is_as_observed(slot: &Slot, observed: &Observed) -> bool {
             let ends_alike = match (entry.gone_at, observed.gone_at) {
                 (None, None) => true,
                 (Some(expected), Some(found)) => expected.abs_diff(found) <= TTL_TOLERANCE_MS,
+                (Some(_), None) => observed.is_just_gone,
                 _ => false,
             };
             ends_alike && observed.value.as_ref() == Some(&encode(entry))
@@ -350,6 +354,7 @@ fn is_as_observed(slot: &Slot, observed: &Observed) -> bool {
 /// The reference's entry with the server's end: what goes when must not drift apart.
 fn adopted(slot: Slot, observed: &Observed) -> Slot {
     match slot {
+        Slot::Entry(_) if observed.is_just_gone => Slot::Empty,
         Slot::Entry(entry) => Slot::Entry(Entry { gone_at: observed.gone_at, ..entry }),
         other => other,
     }

@@ -18,6 +18,12 @@ use crate::usage;
 
 /// Calls whose keys are asked for again and again.
 const CALLS: usize = 16;
+/// Passes over them before it is measured: a key is kept when it was read several times.
+const WARM_PASSES: usize = 16;
+/// The first level forgets how often a key was read when another key takes its place in what it counts by; so a few
+/// keys of many are never kept. Only what came from the first level is counted; this share of it at least, or it is not
+/// the first level that was measured.
+const HITS_SHARE_MIN: f64 = 0.9;
 /// The longest that rows may stay in a first level.
 const TTL: Duration = Duration::from_secs(60);
 /// Both measurements together end before the first row expires.
@@ -66,9 +72,8 @@ fn on_one_thread(config: ReaderConfig, profiles: &Profiles, round: Duration) -> 
     })
 }
 
-/// Two passes: what the first brings into the first level, the second must find there.
 async fn warm(reader: &Reader, calls: &[&Call], payload_bytes: usize) -> Result<(), BenchError> {
-    for _ in 0..2 {
+    for _ in 0..WARM_PASSES {
         for call in calls {
             clients::check(&reader.get_many(TABLE, &call.item_keys).await?, payload_bytes)?;
         }
@@ -107,7 +112,7 @@ async fn hits_per_second(
         tokio::task::yield_now().await;
     }
     let hits = reader.stats().first_level_hits.saturating_sub(hits_before);
-    if hits != asked {
+    if (hits as f64) < HITS_SHARE_MIN * asked as f64 {
         let what = format!("{hits} of {asked} came from the first level");
         return Err(BenchError::Wrong { who: "the first level", what });
     }
