@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::ShardIteratorType;
+use tokio::task::JoinSet;
+use warmcast_sandbox::daemon::STREAM;
 use warmcast_sandbox::entry;
+use warmcast_sandbox::kinesis::Kinesis;
 use warmcast_sandbox::verify::{self, Rows};
 use warmcast_sandbox::world::{World, WorldError, WorldOptions};
 
@@ -54,6 +59,48 @@ async fn a_killed_redis_starts_again_empty_on_its_port() {
     assert_eq!(redis.url(), url);
     assert!(entry::all_redis_keys(&mut redis.connect().await.unwrap()).await.unwrap().is_empty());
     stop(world).await;
+}
+
+/// Puts records one after the other; returns how many.
+async fn put_records(client: aws_sdk_kinesis::Client, records: usize) -> usize {
+    for _ in 0..records {
+        let put = client.put_record().stream_name(STREAM).partition_key("key").data(Blob::new(*b"record"));
+        put.send().await.unwrap();
+    }
+    records
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_a_stream_sees_every_record_that_is_put_meanwhile() {
+    const WRITERS: usize = 16;
+    const RECORDS_EACH: usize = 100;
+    let kinesis = Kinesis::start("eu-west-1").await.unwrap();
+    kinesis.create_stream(STREAM, 1).await.unwrap();
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        writers.spawn(put_records(kinesis.client(), RECORDS_EACH));
+    }
+    let client = kinesis.client();
+    let iterator = client
+        .get_shard_iterator()
+        .stream_name(STREAM)
+        .shard_id("shardId-000000000000")
+        .shard_iterator_type(ShardIteratorType::TrimHorizon);
+    let mut iterator = iterator.send().await.unwrap().shard_iterator;
+    let mut seen = 0;
+    loop {
+        // Whatever was put before this read began must be in it, or in one before it.
+        let is_over = writers.is_empty();
+        let read = client.get_records().set_shard_iterator(iterator).send().await.unwrap();
+        seen += read.records().len();
+        iterator = read.next_shard_iterator;
+        if is_over {
+            break;
+        }
+        while writers.try_join_next().is_some() {}
+    }
+    assert_eq!(seen, WRITERS * RECORDS_EACH);
+    kinesis.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
