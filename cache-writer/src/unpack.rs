@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::stats::Stats;
 
 /// A record that arrived so long after its changes were read from their tables' streams is late: PutRecords was tried
-/// again for long, the aggregator waited for other regions, or it was stopped in between. Such a record may repeat changes that were superseded long ago, beyond what is
-/// read again after the cache lost writes: see docs/cache-protocol.md.
+/// again for long, the aggregator waited for other regions, or it was stopped in between. Such a record may repeat
+/// changes that were superseded long ago, beyond what is read again after the cache lost writes: see
+/// docs/cache-protocol.md.
 pub const LATE_AFTER: Duration = Duration::from_secs(60);
 
 /// A change on its way to the cache.

@@ -90,11 +90,10 @@ impl Cache {
         self.shared.nodes.watch(shutdown).await;
     }
 
-    /// Says until when the caller surely holds the leases of what it applies. Nothing lands after it: changes and the
-    /// watermark have a deadline of `apply_deadline` after their call, or this, whichever is earlier. A process that
-    /// was stopped can so land nothing when it resumes, even if it was stopped before it called. Say it after each
-    /// renewal: the time when the renewal *began*, plus what a lease lasts, less a margin. Never said: the caller
-    /// needs no leases.
+    /// Says until when the caller surely holds the leases of what it applies. Nothing lands after it: changes (and the
+    /// watermark) have a deadline of `apply_deadline` after their call, or this, whichever is earlier. A process that
+    /// was stopped can so land nothing when it resumes, even if it was stopped before it called. Call it again and
+    /// again, each time with a moment a little ahead. Never called: the caller needs no leases.
     pub fn hold_until(&self, until: Instant) {
         *self.shared.hold_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
