@@ -1,10 +1,12 @@
-//! Changes become batches: each batch holds changes of one bucket of keys and becomes one frame. Pure.
+//! Changes become batches: each batch holds changes of one bucket of keys for the same regions, and becomes one frame.
+//! Pure.
 //!
 //! A batch closes by bytes, by count or by age, whichever comes first.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
+use warmcast_common::consumer::Lanes;
 use warmcast_proto::change::Change;
 use warmcast_proto::frame::FrameBuilder;
 use warmcast_proto::key::bucket;
@@ -13,6 +15,8 @@ use crate::config::BatchConfig;
 
 /// A closed batch: its frame is not yet finished.
 pub struct Batch<A> {
+    /// The regions that it is for.
+    pub lanes: Lanes,
     /// The bucket that all its keys are in.
     pub bucket: u32,
     /// The changes, in the order in which they came.
@@ -21,12 +25,15 @@ pub struct Batch<A> {
     pub acks: Vec<A>,
 }
 
-/// Open batches by bucket.
+/// What a batch's changes have in common: regions and bucket.
+type Feed = (Lanes, u32);
+
+/// Open batches.
 pub struct Batcher<A> {
     config: BatchConfig,
-    open: BTreeMap<u32, Open<A>>,
+    open: BTreeMap<Feed, Open<A>>,
     /// The open batches by when they are due; a batch's number tells those due at the same time apart.
-    due: BTreeMap<(Instant, u64), u32>,
+    due: BTreeMap<(Instant, u64), Feed>,
     opened: u64,
 }
 
@@ -44,18 +51,26 @@ impl<A> Batcher<A> {
     /// Adds a change that was asked for at `read_ms`. Returns the batch that had to close to make room for it, if any.
     ///
     /// The change must fit a frame by itself ([`warmcast_proto::frame::change_len`]).
-    pub fn push(&mut self, change: &Change, read_ms: u64, ack: A, now: Instant) -> Option<Batch<A>> {
+    pub fn push(
+        &mut self,
+        lanes: Lanes,
+        change: &Change,
+        read_ms: u64,
+        ack: A,
+        now: Instant,
+    ) -> Option<Batch<A>> {
         let bucket = bucket(&change.table, &change.key, self.config.buckets);
-        let full = self.open.get(&bucket).is_some_and(|open| {
+        let feed = (lanes, bucket);
+        let full = self.open.get(&feed).is_some_and(|open| {
             open.batch.acks.len() >= self.config.changes_max
                 || open.batch.frame.len_with(change) > self.config.body_bytes_max
         });
-        let closed = if full { self.close(bucket) } else { None };
-        let open = self.open.entry(bucket).or_insert_with(|| {
+        let closed = if full { self.close(feed) } else { None };
+        let open = self.open.entry(feed).or_insert_with(|| {
             self.opened += 1;
             let due = (now + self.config.linger, self.opened);
-            self.due.insert(due, bucket);
-            Open { batch: Batch { bucket, frame: FrameBuilder::new(), acks: Vec::new() }, due }
+            self.due.insert(due, feed);
+            Open { batch: Batch { lanes, bucket, frame: FrameBuilder::new(), acks: Vec::new() }, due }
         });
         open.batch.frame.push(change);
         open.batch.frame.read_at(read_ms);
@@ -65,8 +80,8 @@ impl<A> Batcher<A> {
 
     /// Closes the batch that has been due for longest, if any is due.
     pub fn pop_due(&mut self, now: Instant) -> Option<Batch<A>> {
-        let (&(due, _), &bucket) = self.due.first_key_value()?;
-        if due > now { None } else { self.close(bucket) }
+        let (&(due, _), &feed) = self.due.first_key_value()?;
+        if due > now { None } else { self.close(feed) }
     }
 
     /// When the next batch is due.
@@ -76,12 +91,12 @@ impl<A> Batcher<A> {
 
     /// Closes any batch: for the end.
     pub fn pop(&mut self) -> Option<Batch<A>> {
-        let (_, &bucket) = self.due.first_key_value()?;
-        self.close(bucket)
+        let (_, &feed) = self.due.first_key_value()?;
+        self.close(feed)
     }
 
-    fn close(&mut self, bucket: u32) -> Option<Batch<A>> {
-        let open = self.open.remove(&bucket)?;
+    fn close(&mut self, feed: Feed) -> Option<Batch<A>> {
+        let open = self.open.remove(&feed)?;
         self.due.remove(&open.due);
         Some(open.batch)
     }
@@ -135,9 +150,9 @@ mod tests {
         let start = Instant::now();
         let mut batcher = Batcher::new(config());
         assert_eq!(batcher.next_due(), None);
-        assert!(batcher.push(&change(1, 1, 10), 1, 0, start).is_none());
+        assert!(batcher.push(Lanes::one(0), &change(1, 1, 10), 1, 0, start).is_none());
         let later = start + Duration::from_millis(30);
-        assert!(batcher.push(&change(1, 2, 10), 1, 1, later).is_none());
+        assert!(batcher.push(Lanes::one(0), &change(1, 2, 10), 1, 1, later).is_none());
         assert_eq!(batcher.next_due(), Some(start + Duration::from_millis(50)));
         assert!(batcher.pop_due(start + Duration::from_millis(49)).is_none());
         assert_eq!(changes(batcher.pop_due(start + Duration::from_millis(50)).unwrap()).2, [0, 1]);
@@ -148,12 +163,12 @@ mod tests {
         /// Nothing is lost or doubled, bounds hold, a bucket is a bucket, and a key's changes keep their order.
         #[test]
         fn every_change_is_in_one_batch_of_its_bucket_in_order(
-            input in prop::collection::vec((0u8..10, 0usize..900, 0u64..30), 1..100)
+            input in prop::collection::vec((0u8..10, 0usize..900, 0u64..30, 0usize..2), 1..100)
         ) {
             let mut now = Instant::now();
             let mut batcher = Batcher::new(config());
             let mut batches = Vec::new();
-            for (i, &(key, payload, wait_ms)) in input.iter().enumerate() {
+            for (i, &(key, payload, wait_ms, lane)) in input.iter().enumerate() {
                 now += Duration::from_millis(wait_ms);
                 while let Some(batch) = batcher.pop_due(now) {
                     batches.push(batch);
@@ -161,13 +176,15 @@ mod tests {
                 prop_assert!(batcher.next_due().is_none_or(|due| due > now));
                 let change = change(key, i, payload);
                 prop_assert!(change_len(&change) <= BODY_BYTES_MAX);
-                batches.extend(batcher.push(&change, 1, i, now));
+                batches.extend(batcher.push(Lanes::one(lane), &change, 1, i, now));
             }
             batches.extend(std::iter::from_fn(|| batcher.pop()));
             let mut seen = Vec::new();
             for batch in batches {
                 prop_assert!(batch.frame.body_len() <= BODY_BYTES_MAX);
+                let lanes = batch.lanes;
                 let (number, changes, acks) = changes(batch);
+                prop_assert!(acks.iter().all(|&ack| Lanes::one(input[ack].3) == lanes));
                 prop_assert!(acks.len() <= CHANGES_MAX && acks.len() == changes.len());
                 for (change, &ack) in changes.iter().zip(&acks) {
                     prop_assert_eq!(bucket(&change.table, &change.key, config().buckets), number);
@@ -175,8 +192,9 @@ mod tests {
                 }
                 seen.extend(acks);
             }
-            for key in 0u8..10 {
-                let of_key: Vec<usize> = seen.iter().copied().filter(|&i| input[i].0 == key).collect();
+            for (key, lane) in (0u8..10).flat_map(|key| [(key, 0), (key, 1)]) {
+                let of_key: Vec<usize> =
+                    seen.iter().copied().filter(|&i| (input[i].0, input[i].3) == (key, lane)).collect();
                 prop_assert!(of_key.is_sorted(), "key {} out of order: {:?}", key, of_key);
             }
             seen.sort_unstable();

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use warmcast_common::config::{Section, ServiceConfig};
-use warmcast_common::consumer::WorkerConfig;
 use warmcast_common::consumer::store::StateConfig;
+use warmcast_common::consumer::{LaneStart, Parking, WorkerConfig};
 use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
 use warmcast_common::dead_letter::DeadLetterConfig;
-use warmcast_common::limits::FRAME_BYTES_MAX;
+use warmcast_common::limits::{FRAME_BYTES_MAX, WINDOW_RECORDS_MAX};
 use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::{Compression, HEADER_LEN, READ_MS_LEN_MAX};
 use warmcast_proto::key::Buckets;
@@ -40,6 +40,8 @@ pub struct Config {
     pub batch: BatchConfig,
     /// Pause between two heartbeats to the regions' streams.
     pub watermark_interval: Duration,
+    /// When a region is parked, and how it is caught up.
+    pub parking: ParkingConfig,
     /// How much may be read and not yet in every region, in bytes.
     pub queue_bytes_max: usize,
     /// Where records go that cannot be used.
@@ -70,6 +72,42 @@ pub struct RegionConfig {
     pub kinesis: ServiceConfig,
     /// PutRecords calls that may be under way at a time.
     pub puts_in_flight_max: usize,
+    /// Where it begins if it is added.
+    pub start: RegionStart,
+}
+
+/// Where a region begins that a fleet did not have before, on the shards that it reads by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionStart {
+    /// With the oldest record there is.
+    TrimHorizon,
+    /// With what comes from now on.
+    Latest,
+    /// With what comes from now on, and with a backfill: until that is made the region's watermark stands still.
+    Backfill,
+}
+
+impl RegionStart {
+    /// Where its lane begins.
+    pub const fn lane(self) -> LaneStart {
+        match self {
+            Self::TrimHorizon => LaneStart::TrimHorizon,
+            Self::Latest | Self::Backfill => LaneStart::Now,
+        }
+    }
+}
+
+/// `[parking]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParkingConfig {
+    /// When a region is parked on a shard.
+    pub parking: Parking,
+    /// What catching up may hold of records that were read and are not done, in bytes.
+    pub catch_up_bytes_max: usize,
+    /// Shards that are caught up at a time.
+    pub catch_ups_max: usize,
+    /// Bytes that catching up reads in a second.
+    pub catch_up_bytes_per_s: usize,
 }
 
 /// `[batch]`.
@@ -118,6 +156,7 @@ impl DaemonConfig for Config {
             regions,
             batch: BatchConfig::read(root.section("batch")),
             watermark_interval,
+            parking: ParkingConfig::read(root.section("parking"), queue_bytes_max),
             queue_bytes_max,
             dead_letters: DeadLetterConfig::read(
                 root.section("dead_letters"),
@@ -154,11 +193,38 @@ impl RegionConfig {
         let mut kinesis = ServiceConfig::read(&mut kinesis_section);
         kinesis_section.finish();
         kinesis.region.get_or_insert_with(|| name.clone());
+        let starts = [
+            ("trim-horizon", RegionStart::TrimHorizon),
+            ("latest", RegionStart::Latest),
+            ("backfill", RegionStart::Backfill),
+        ];
         let config = Self {
             name,
             stream: section.required_text("stream"),
             kinesis,
             puts_in_flight_max: section.size("puts_in_flight_max", 1..=64, 4),
+            start: section.choice("initial_position", &starts, RegionStart::TrimHorizon),
+        };
+        section.finish();
+        config
+    }
+}
+
+impl ParkingConfig {
+    /// Long before the copies that a region waits for are too old to be of use to it, and long after any retry.
+    const AFTER_MS: u64 = 15_000;
+
+    fn read(mut section: Section, queue_bytes_max: usize) -> Self {
+        let lane_bytes_max = section.size("queue_bytes_max", 1 << 20..=queue_bytes_max, queue_bytes_max / 2);
+        let config = Self {
+            parking: Parking {
+                after: section.duration_ms("after_ms", 500..=30_000, Self::AFTER_MS),
+                lane_bytes_max,
+                lane_records_max: WINDOW_RECORDS_MAX / 2,
+            },
+            catch_up_bytes_max: section.size("catch_up_bytes_max", 4 << 20..=1 << 30, queue_bytes_max / 4),
+            catch_ups_max: section.size("catch_ups_max", 1..=1_000, 8),
+            catch_up_bytes_per_s: section.size("catch_up_bytes_per_s", 64 << 10..=1 << 30, 64 << 20),
         };
         section.finish();
         config

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use warmcast_common::consumer::Ack;
+use warmcast_common::consumer::{LaneAck, Lanes, ParkReason};
 use warmcast_proto::frame::{BuildError, Compressor};
 
 use crate::batch::{Batch, Batcher};
@@ -18,8 +19,27 @@ pub struct RegionFrame {
     pub bucket: u32,
     /// The frame; all regions share the bytes.
     pub bytes: Bytes,
+    /// When the oldest of its changes was asked for: milliseconds since the Unix epoch.
+    pub read_ms: u64,
     /// Done when this region has it.
-    pub acks: Vec<Ack>,
+    pub acks: Vec<LaneAck>,
+}
+
+impl RegionFrame {
+    /// The region has it.
+    pub fn done(self) {
+        self.acks.into_iter().for_each(LaneAck::done);
+    }
+
+    /// Whether nobody waits for any of it: the region was parked on every shard that it comes from.
+    pub fn is_worthless(&self) -> bool {
+        self.acks.iter().all(LaneAck::is_worthless)
+    }
+
+    /// The region will not get this copy: it is parked on the shards that it comes from, and gets its changes again.
+    pub fn give_up(self, why: ParkReason) {
+        self.acks.into_iter().for_each(|ack| ack.park(why));
+    }
 }
 
 /// Batches what comes from `intake` and sends frames to `regions` until `intake` closes and all is sent. After
@@ -38,7 +58,7 @@ pub async fn run(
     loop {
         let draining = shutdown.is_cancelled();
         while let Some(batch) = if draining { batcher.pop() } else { batcher.pop_due(Instant::now()) } {
-            fanout.send(batch).await;
+            fanout.send(batch);
         }
         tokio::select! {
             biased;
@@ -47,15 +67,16 @@ pub async fn run(
             pending = intake.recv() => {
                 let Some(pending) = pending else { break };
                 for Pending { change, read_ms, ack } in pending {
-                    if let Some(batch) = batcher.push(&change, read_ms, ack, Instant::now()) {
-                        fanout.send(batch).await;
+                    let (lanes, now) = (ack.lanes(), Instant::now());
+                    if let Some(batch) = batcher.push(lanes, &change, read_ms, ack, now) {
+                        fanout.send(batch);
                     }
                 }
             }
         }
     }
     while let Some(batch) = batcher.pop() {
-        fanout.send(batch).await;
+        fanout.send(batch);
     }
     Ok(())
 }
@@ -73,7 +94,9 @@ struct Fanout {
 }
 
 impl Fanout {
-    async fn send(&mut self, mut batch: Batch<Ack>) {
+    /// Never waits: a region that has no room is no reason for the others to wait.
+    fn send(&mut self, mut batch: Batch<LaneAck>) {
+        let read_ms = batch.frame.read_ms();
         let bytes = match batch.frame.finish(&mut self.compressor) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -82,21 +105,16 @@ impl Fanout {
                 return;
             }
         };
-        for (region, acks) in self.regions.iter().zip(copies(batch.acks, self.regions.len())) {
-            let frame = RegionFrame { bucket: batch.bucket, bytes: bytes.clone(), acks };
-            // A region's producer outlives the fanout; were it gone, the records would be read again.
-            let _producer_gone = region.send(frame).await;
+        for lane in batch.lanes.iter() {
+            let Some(region) = self.regions.get(lane) else { continue };
+            let acks = batch.acks.iter_mut().map(|ack| ack.split_off(Lanes::one(lane))).collect();
+            let frame = RegionFrame { bucket: batch.bucket, bytes: bytes.clone(), read_ms, acks };
+            match region.try_send(frame) {
+                Ok(()) => {}
+                Err(TrySendError::Full(frame)) => frame.give_up(ParkReason::QueueFull),
+                // A region's producer outlives the fanout; were it gone, the records would be read again.
+                Err(TrySendError::Closed(_)) => {}
+            }
         }
     }
-}
-
-/// Splits each ack into one for each region, and puts a region's acks together.
-fn copies(acks: Vec<Ack>, regions: usize) -> Vec<Vec<Ack>> {
-    let mut copies: Vec<Vec<Ack>> = (0..regions).map(|_| Vec::with_capacity(acks.len())).collect();
-    for ack in acks {
-        for (copy, part) in copies.iter_mut().zip(ack.split(regions)) {
-            copy.push(part);
-        }
-    }
-    copies
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use warmcast_common::aws::CallError;
+use warmcast_common::consumer::Watermark;
 use warmcast_common::limits::PUT_RECORDS_ENTRIES_MAX;
 use warmcast_common::telemetry::LogLimiter;
 use warmcast_proto::frame::FrameBuilder;
@@ -61,18 +62,20 @@ enum HeartbeatError {
 }
 
 impl Heartbeats {
-    /// Sends a heartbeat in each interval in which `watermark` is known and has changed, until `shutdown`.
-    pub async fn run(self, watermark: watch::Receiver<Option<u64>>, shutdown: CancellationToken) {
+    /// Sends a heartbeat in each interval in which `watermark` is known, holds for the region and has changed, until
+    /// `shutdown`.
+    pub async fn run(self, watermark: watch::Receiver<Option<Watermark>>, shutdown: CancellationToken) {
         shutdown.run_until_cancelled(self.beat(&watermark)).await;
     }
 
-    async fn beat(&self, watermark: &watch::Receiver<Option<u64>>) {
+    async fn beat(&self, watermark: &watch::Receiver<Option<Watermark>>) {
         let (mut targets, mut complaints) = (Targets::default(), LogLimiter::default());
         let mut ticks = tokio::time::interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let known = *watermark.borrow();
+            let holds = |known: &Watermark| (!known.behind.contains(&*self.region)).then_some(known.ms);
+            let known = watermark.borrow().as_ref().and_then(holds);
             let Some(watermark_ms) = known else { continue };
             if let Err(error) = self.tell(watermark_ms, &mut targets).await
                 && let Some(repeats) = complaints.due(Instant::now())

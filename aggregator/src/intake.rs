@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodbstreams::types::Record;
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use warmcast_common::consumer::{Ack, Delivery, Processor, SequenceNumber};
+use warmcast_common::consumer::{Ack, Asked, Delivery, LaneAck, Processor, SequenceNumber};
 use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::frame::change_len;
@@ -20,8 +20,17 @@ pub struct Pending {
     pub change: Change,
     /// When it was asked for: milliseconds since the Unix epoch.
     pub read_ms: u64,
-    /// Done when every region has it.
-    pub ack: Ack,
+    /// For the regions that are to have it.
+    pub ack: LaneAck,
+}
+
+impl Pending {
+    /// For all regions that the record is read for; nothing if every one of them is parked.
+    fn of(change: Change, asked: Asked, ack: Ack) -> Option<Self> {
+        let lanes = ack.lanes();
+        let ack = ack.route(&[lanes]).pop().filter(|ack| !ack.lanes().is_empty())?;
+        Some(Self { change, read_ms: asked.ms, ack })
+    }
 }
 
 /// Hands the records of one table's stream on.
@@ -51,12 +60,12 @@ impl Processor for Intake {
                     // Nothing else makes an invalidation of a record that is in order.
                     let is_incomplete = change.kind == ChangeKind::Invalidate;
                     Stats::add(&self.stats.incomplete, usize::from(is_incomplete));
-                    pending.push(Pending { change: self.fit(change), read_ms: asked.ms, ack });
+                    pending.extend(Pending::of(self.fit(change), asked, ack));
                 }
                 Err(undecodable) => {
                     self.set_aside(stream, shard, record.sequence.as_ref(), &record.body, &undecodable);
                     match undecodable.invalidation {
-                        Some(change) => pending.push(Pending { change: *change, read_ms: asked.ms, ack }),
+                        Some(change) => pending.extend(Pending::of(*change, asked, ack)),
                         None => ack.done(),
                     }
                 }

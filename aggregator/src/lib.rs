@@ -19,6 +19,7 @@ pub mod source;
 pub mod change;
 pub mod intake;
 pub mod tables;
+pub mod readiness;
 pub mod batch;
 pub mod fanout;
 pub mod region;

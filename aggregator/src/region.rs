@@ -21,6 +21,7 @@ use warmcast_common::telemetry::LogLimiter;
 use warmcast_proto::key::{Buckets, explicit_hash_key};
 
 use crate::fanout::RegionFrame;
+use crate::readiness::Readiness;
 use crate::stats::Stats;
 
 /// Puts frames to one region's stream. Cheap to clone: each call under way has one.
@@ -38,6 +39,8 @@ pub struct Producer {
     pub dead_letters: Arc<DeadLetters>,
     /// What is counted.
     pub stats: Arc<Stats>,
+    /// Whether the region can take more.
+    pub readiness: Readiness,
 }
 
 impl Producer {
@@ -55,6 +58,7 @@ impl Producer {
 
     /// Sends what comes from `frames` until it closes and all is sent.
     pub async fn run(self, mut frames: mpsc::Receiver<RegionFrame>, puts_in_flight_max: usize) {
+        self.readiness.set(true);
         let mut queue = VecDeque::new();
         let mut puts = JoinSet::new();
         let mut open = true;
@@ -183,7 +187,7 @@ impl Producer {
         Stats::add(&self.stats.frames_sent, 1);
         Stats::add(&self.stats.bytes_sent, frame.bytes.len());
         Stats::add(&self.stats.changes_sent, frame.acks.len());
-        frame.acks.into_iter().for_each(warmcast_common::consumer::Ack::done);
+        frame.done();
     }
 
     fn set_aside(&self, frames: Vec<RegionFrame>, error: &CallError) {
@@ -197,7 +201,7 @@ impl Producer {
                 bytes: &frame.bytes,
                 form: "frame",
             });
-            frame.acks.into_iter().for_each(warmcast_common::consumer::Ack::done);
+            frame.done();
         }
     }
 

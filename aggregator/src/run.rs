@@ -4,20 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Worker};
+use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
 use warmcast_common::dead_letter::DeadLetters;
 use warmcast_common::fence::Fence;
 use warmcast_common::telemetry::log_at_intervals;
 
-use crate::config::{Config, RegionConfig};
+use crate::config::{Config, ParkingConfig, RegionConfig};
 use crate::describes::Describes;
 use crate::fanout;
 use crate::heartbeat::Heartbeats;
+use crate::readiness::Readiness;
 use crate::region::Producer;
 use crate::stats::Stats;
 use crate::tables::Table;
@@ -26,8 +27,8 @@ use crate::tables::Table;
 const INTAKE_PAGES_MAX: usize = 64;
 /// Streams that may wait for the consumer to take them on.
 const SUBSCRIPTIONS_MAX: usize = 16;
-/// Frames that may wait for one region. The byte budget bounds what they weigh.
-const REGION_FRAMES_MAX: usize = 1_024;
+/// Frames that may wait for one region; it is parked when they are more. The byte budget bounds what they weigh.
+const REGION_FRAMES_MAX: usize = 16_384;
 
 /// Runs the aggregator until `shutdown`, then drains.
 ///
@@ -50,15 +51,19 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let mut tasks: JoinSet<Result<(), anyhow::Error>> = JoinSet::new();
     // A table whose stream is not found yet has changes that nobody knows of: until then there is no watermark.
     let fence = Arc::new(Fence::default());
+    let (readiness, ready) = Readiness::of_regions(config.regions.len());
     let consumer = Consumer::new(Arc::clone(&worker), budget.clone(), lags.clone())
         .with_streams(config.tables.len())
+        .with_lanes(lanes(&config, ready))
         .with_fence(Arc::clone(&fence));
     let watermark = consumer.watermark();
     let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
     let describes = Describes::of(Arc::clone(&worker));
+    let regions: Arc<[RegionConfig]> = config.regions.clone().into();
     for table in config.tables.clone() {
         let table = Table {
             table,
+            regions: Arc::clone(&regions),
             dynamodb: dynamodb.clone(),
             streams: streams.clone(),
             describes: describes.clone(),
@@ -83,10 +88,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     // The batcher ends when the last stream's sender is gone, the producers when the batcher's are.
     drop(to_batcher);
     let mut to_regions = Vec::new();
-    for region in &config.regions {
+    for (region, readiness) in config.regions.iter().zip(readiness) {
         let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
         to_regions.push(to_region);
-        let producer = producer(region, &config, &dead_letters, &stats).await;
+        let producer = producer(region, &config, &dead_letters, &stats, readiness).await;
         let heartbeats = heartbeats(&producer, config.watermark_interval);
         let heartbeats = heartbeats.run(watermark.clone(), shutdown.clone());
         tasks.spawn(async move {
@@ -131,6 +136,7 @@ async fn producer(
     config: &Config,
     dead_letters: &Arc<DeadLetters>,
     stats: &Arc<Stats>,
+    readiness: Readiness,
 ) -> Producer {
     Producer {
         client: aws_sdk_kinesis::Client::new(&sdk_config(&region.kinesis).await),
@@ -139,7 +145,16 @@ async fn producer(
         buckets: config.batch.buckets,
         dead_letters: Arc::clone(dead_letters),
         stats: Arc::clone(stats),
+        readiness,
     }
+}
+
+/// The regions are the consumer's lanes, in the order of the configuration.
+fn lanes(config: &Config, ready: watch::Receiver<Lanes>) -> LaneConfig {
+    let lane = |region: &RegionConfig| Lane { name: region.name.as_str().into(), start: region.start.lane() };
+    let ParkingConfig { parking, catch_up_bytes_max, catch_ups_max, catch_up_bytes_per_s } = config.parking;
+    let lanes = config.regions.iter().map(lane).collect();
+    LaneConfig { lanes, ready, parking, catch_up_bytes_max, catch_ups_max, catch_up_bytes_per_s }
 }
 
 fn heartbeats(producer: &Producer, interval: Duration) -> Heartbeats {

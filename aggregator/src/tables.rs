@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use warmcast_common::aws::CallError;
+use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::store::Generation;
 use warmcast_common::consumer::{Subscription, Worker};
 use warmcast_common::dead_letter::DeadLetters;
 use warmcast_common::retry::until_ok;
 
 use crate::change::ChangeMaker;
-use crate::config::TableConfig;
+use crate::config::{RegionConfig, RegionStart, TableConfig};
 use crate::describes::Describes;
 use crate::intake::{Intake, Pending};
 use crate::source::DynamoDbStream;
@@ -28,6 +30,8 @@ const NEW_STREAM_INTERVAL: Duration = Duration::from_secs(30);
 pub struct Table {
     /// The table.
     pub table: TableConfig,
+    /// The regions that its changes go to.
+    pub regions: Arc<[RegionConfig]>,
     /// Where it is described.
     pub dynamodb: aws_sdk_dynamodb::Client,
     /// Where its streams are read.
@@ -89,6 +93,7 @@ impl Table {
 
     async fn subscribe(&self, found: &TableStream, generation: &Generation, superseded: bool) {
         let (table, stream) = (&found.table, &generation.stream);
+        until_ok(&format!("the regions of table {table}"), || self.add_regions(stream)).await;
         tracing::info!(table, stream, generation = generation.number, superseded, "tailing table");
         let subscription = Subscription {
             source: DynamoDbStream::new(self.streams.clone(), stream, self.describes.clone()),
@@ -98,6 +103,15 @@ impl Table {
         };
         // The consumer ends at shutdown only.
         let _ended = self.consumer.send(subscription).await;
+    }
+
+    /// Before anything is read for them.
+    async fn add_regions(&self, stream: &str) -> Result<(), CallError> {
+        for region in &*self.regions {
+            let backfill = region.start == RegionStart::Backfill;
+            self.worker.store().add_lane(&region.name, stream, backfill, now_ms()).await?;
+        }
+        Ok(())
     }
 
     fn intake(&self, table: &str, generation: u32, key: KeySchema) -> Intake {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use warmcast_cache::Cache;
+use warmcast_common::consumer::Watermark;
 use warmcast_common::telemetry::LogLimiter;
 
 use crate::stats::Stats;
@@ -24,7 +25,7 @@ pub struct Freshness {
     /// Where it is published.
     pub cache: Cache,
     /// The fleet's watermark, while this worker is responsible for it and it is known.
-    pub fleet: watch::Receiver<Option<u64>>,
+    pub fleet: watch::Receiver<Option<Watermark>>,
     /// Changes when the cache may have lost writes.
     pub epoch: watch::Receiver<String>,
     /// How far back the shards are read again then.
@@ -52,7 +53,7 @@ impl Freshness {
                 }
                 _ = ticks.tick() => {}
             }
-            let fleet_ms = *self.fleet.borrow();
+            let fleet_ms = self.fleet.borrow().as_ref().map(|known| known.ms);
             let Some(watermark_ms) = published.next(fleet_ms) else { continue };
             match self.cache.publish_watermark(watermark_ms).await {
                 Ok(()) => {

@@ -28,6 +28,8 @@ mod world;
 
 #[path = "consumer/state_store.rs"]
 mod state_store;
+#[path = "consumer/state_lanes.rs"]
+mod state_lanes;
 #[path = "consumer/ordering.rs"]
 mod ordering;
 #[path = "consumer/checkpoints.rs"]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::heartbeat::Heartbeats;
 use warmcast_aggregator::stats::Stats;
 use warmcast_common::aws::sdk_config;
+use warmcast_common::consumer::Watermark;
 use warmcast_proto::frame::FrameBuilder;
 
 use super::fake_kinesis::{Answer, FakeKinesis};
@@ -23,7 +24,7 @@ const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Heartbeats that are sent to one region.
 struct Beating {
-    watermark: watch::Sender<Option<u64>>,
+    watermark: watch::Sender<Option<Watermark>>,
     stats: Arc<Stats>,
     shutdown: CancellationToken,
     task: JoinSet<()>,
@@ -46,7 +47,7 @@ impl Beating {
     }
 
     fn say(&self, watermark_ms: u64) {
-        self.watermark.send(Some(watermark_ms)).unwrap();
+        self.watermark.send(Some(Watermark { ms: watermark_ms, ..Watermark::default() })).unwrap();
     }
 
     fn sent(&self) -> u64 {
@@ -161,5 +162,22 @@ async fn a_stop_waits_for_no_region_that_does_not_answer() {
     let beating = Beating::start(&kinesis.url).await;
     beating.say(1_000);
     until("a call is held", async || kinesis.calls().len() == 1).await;
+    beating.stop().await;
+}
+
+#[tokio::test]
+async fn a_region_that_the_watermark_does_not_hold_for_is_not_told() {
+    let kinesis = Kinesis::start().await;
+    kinesis.create_stream(STREAM, 1).await;
+    let beating = Beating::start(&kinesis.url).await;
+    beating.say(1_000);
+    until("the first is told", async || told(&kinesis, 0..1).await == all(0..1, &[1_000])).await;
+    let of = |ms, region: &str| Watermark { ms, behind: [region.to_owned()].into() };
+    beating.watermark.send(Some(of(2_000, "eu-west-1"))).unwrap();
+    beating.watermark.send(Some(of(3_000, "us-west-2"))).unwrap();
+    until("the third is told", async || told(&kinesis, 0..1).await == all(0..1, &[1_000, 3_000])).await;
+    beating.watermark.send(Some(of(4_000, "eu-west-1"))).unwrap();
+    tokio::time::sleep(5 * INTERVAL).await;
+    assert_eq!(told(&kinesis, 0..1).await, all(0..1, &[1_000, 3_000]));
     beating.stop().await;
 }

@@ -1,5 +1,6 @@
 //! One region's producer against a Kinesis that follows a script.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use warmcast_aggregator::fanout::RegionFrame;
+use warmcast_aggregator::readiness::Readiness;
 use warmcast_aggregator::region::Producer;
 use warmcast_aggregator::stats::Stats;
 use warmcast_common::aws::sdk_config;
+use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ack::ShardAcks;
-use warmcast_common::consumer::{ByteBudget, SequenceNumber};
+use warmcast_common::consumer::{ByteBudget, Checkpoint, Lanes, SequenceNumber};
 use warmcast_common::dead_letter::{DeadLetterConfig, DeadLetters};
 use warmcast_proto::key::Buckets;
 
@@ -43,11 +46,12 @@ impl Region {
             buckets: Buckets::new(4).unwrap(),
             dead_letters: Arc::new(DeadLetters::open(&config).unwrap()),
             stats: Arc::new(Stats::default()),
+            readiness: Readiness::of_regions(1).0.remove(0),
         };
         let (frames, to_send) = mpsc::channel(10_000);
         let mut running = JoinSet::new();
         running.spawn(producer.run(to_send, puts_in_flight_max));
-        let acks = ShardAcks::new(10_000);
+        let acks = ShardAcks::with_lanes(10_000, Checkpoint::TrimHorizon, Lanes::one(0), BTreeMap::new());
         Self { acks, budget: ByteBudget::new(1 << 30), frames, letters, producer: running, records: 0 }
     }
 
@@ -58,7 +62,13 @@ impl Region {
             let sequence = SequenceNumber::new(self.records.to_string()).unwrap();
             let permit = self.budget.reserve(bytes.len()).await;
             let ack = self.acks.track(Some(sequence), 0, permit).await;
-            self.frames.send(RegionFrame { bucket: 1, bytes: bytes.clone(), acks: vec![ack] }).await.unwrap();
+            let frame = RegionFrame {
+                bucket: 1,
+                bytes: bytes.clone(),
+                read_ms: now_ms(),
+                acks: ack.route(&[Lanes::one(0)]),
+            };
+            self.frames.send(frame).await.unwrap();
         }
     }
 

@@ -2,17 +2,27 @@
 //!
 //! An [`Ack`] is born when a record is read and goes wherever the record goes: backpressure (it holds the
 //! record's bytes), at-least-once (dropped without [`Ack::done`], the shard is read again from its checkpoint)
-//! and checkpointing (the window it belongs to) are this one value.
+//! and checkpointing (the window it belongs to) are this one value. Where records go to several lanes it becomes a
+//! [`LaneAck`] for each.
 
+mod lane;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::budget::BytePermit;
+use super::checkpoint::Checkpoint;
 use super::history::Arrivals;
+use super::lanes::Lanes;
+use super::parked::Parked;
 use super::sequence_number::SequenceNumber;
 use super::window::AckWindow;
+
+pub use lane::LaneAck;
+pub(super) use lane::{LaneStanding, LaneWatch, earlier};
 
 /// The window of a shard as its reader, its acks and its checkpointer share it.
 #[derive(Clone, Debug)]
@@ -21,7 +31,7 @@ pub struct ShardAcks(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Something was done or lost.
+    /// Something was done or lost, or a lane was parked or joined.
     changed: Notify,
 }
 
@@ -29,10 +39,16 @@ struct Shared {
 struct State {
     window: AckWindow,
     lost: bool,
+    /// Where the window began.
+    start: Checkpoint,
+    /// The lanes that records are read for.
+    attached: Lanes,
+    /// The lanes that lack something, by their places. One that joins is attached as well.
+    parked: BTreeMap<usize, Parked>,
 }
 
 /// What a shard's reader and checkpointer see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AckStatus {
     /// The position below which everything is done.
     pub checkpoint: Option<SequenceNumber>,
@@ -43,12 +59,24 @@ pub struct AckStatus {
     /// A record was dropped without being done: the checkpoint stays where it is, and the shard must be read
     /// again from there.
     pub lost: bool,
+    /// The lanes that lack something below the checkpoint.
+    pub parked: BTreeMap<usize, Parked>,
 }
 
 impl ShardAcks {
-    /// Nothing read yet.
+    /// Nothing read yet, and no lanes.
     pub fn new(records_max: usize) -> Self {
-        let state = State { window: AckWindow::new(records_max), lost: false };
+        Self::with_lanes(records_max, Checkpoint::TrimHorizon, Lanes::NONE, BTreeMap::new())
+    }
+
+    /// Nothing read yet; to be read from `start`, for the lanes that are attached.
+    pub fn with_lanes(
+        records_max: usize,
+        start: Checkpoint,
+        attached: Lanes,
+        parked: BTreeMap<usize, Parked>,
+    ) -> Self {
+        let state = State { window: AckWindow::new(records_max), lost: false, start, attached, parked };
         Self(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }))
     }
 
@@ -63,7 +91,8 @@ impl ShardAcks {
             changed.await;
         }
         let mut state = self.0.state.lock();
-        let pushed = state.window.push(sequence, arrived_ms, permit);
+        let attached = state.attached;
+        let pushed = state.window.push(sequence, arrived_ms, permit, attached);
         // Only this reader adds records, so the room cannot have gone. Were it gone, the record would be in no
         // window and a checkpoint could pass it: the shard is taken for lost and read again.
         state.lost |= pushed.is_err();
@@ -78,12 +107,19 @@ impl ShardAcks {
             arrivals: state.window.arrivals(),
             pending: state.window.len(),
             lost: state.lost,
+            parked: state.parked.clone(),
         }
     }
 
     /// Everything created before this is done, in milliseconds since the epoch; `None` while that is not known.
     pub fn watermark_ms(&self) -> Option<u64> {
         self.0.state.lock().window.watermark_ms()
+    }
+
+    /// The watermark, and the lanes that it does not hold for.
+    pub(super) fn word(&self) -> (Option<u64>, Lanes) {
+        let state = self.0.state.lock();
+        (state.window.watermark_ms(), state.parked.keys().copied().collect())
     }
 
     /// When everything that was tracked so far is done, the shard's watermark is at least `watermark_ms`.
@@ -103,6 +139,17 @@ impl ShardAcks {
                 if state.window.is_empty() {
                     return true;
                 }
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until something changes after `seen` was true.
+    pub(super) async fn changed_until<T>(&self, mut seen: impl FnMut(&Self) -> Option<T>) -> T {
+        loop {
+            let changed = self.0.changed.notified();
+            if let Some(value) = seen(self) {
+                return value;
             }
             changed.await;
         }
@@ -164,6 +211,24 @@ impl Ack {
         self.shared.state.lock().window.mark(self.number, watermark_ms);
     }
 
+    /// The lanes that the record is read for, and that were not parked since.
+    pub fn lanes(&self) -> Lanes {
+        self.shared.state.lock().window.lanes(self.number)
+    }
+
+    /// The record goes to these lanes, each set by itself, and is done on the others. The sets have no lane in common;
+    /// those of their lanes that were parked meanwhile are left out. The record must not have been split.
+    pub fn route(mut self, lanes: &[Lanes]) -> Vec<LaneAck> {
+        self.done = true;
+        let all = lanes.iter().fold(Lanes::NONE, |all, of| all.or(*of));
+        let routed = self.shared.state.lock().window.route(self.number, all);
+        if routed.is_empty() {
+            self.shared.changed.notify_waiters();
+        }
+        let ack = |of: &Lanes| LaneAck::new(Arc::clone(&self.shared), self.number, of.and(routed));
+        lanes.iter().map(ack).collect()
+    }
+
     /// The record holds more bytes from now on, until it is done: it was inflated.
     pub fn hold(&self, permit: BytePermit) {
         self.shared.state.lock().window.hold(self.number, permit);
@@ -207,12 +272,15 @@ mod tests {
         let mut parts = track(&acks, &budget, 1).await.split(3);
         parts.pop().unwrap().done();
         parts.pop().unwrap().done();
-        assert_eq!(acks.status(), AckStatus { checkpoint: None, arrivals: None, pending: 1, lost: false });
+        assert_eq!(
+            acks.status(),
+            AckStatus { checkpoint: None, arrivals: None, pending: 1, ..AckStatus::default() }
+        );
         assert_eq!(budget.bytes_in_use(), 10);
         parts.pop().unwrap().done();
         assert_eq!(
             acks.status(),
-            AckStatus { checkpoint: Some(n(1)), arrivals: None, pending: 0, lost: false }
+            AckStatus { checkpoint: Some(n(1)), arrivals: None, pending: 0, ..AckStatus::default() }
         );
         assert_eq!(budget.bytes_in_use(), 0);
         assert!(acks.settled().await);
@@ -263,7 +331,13 @@ mod tests {
         third.done();
         assert_eq!(
             acks.status(),
-            AckStatus { checkpoint: Some(n(1)), arrivals: None, pending: 2, lost: true }
+            AckStatus {
+                checkpoint: Some(n(1)),
+                arrivals: None,
+                pending: 2,
+                lost: true,
+                ..AckStatus::default()
+            }
         );
         assert_eq!(budget.bytes_in_use(), 0);
         assert!(!acks.settled().await);

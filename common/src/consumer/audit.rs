@@ -250,7 +250,7 @@ impl<S: StreamSource> Audit<S> {
             after = %taken.checkpoint,
             "gap: the shard is gone before it was read to its end; the table needs a backfill"
         );
-        self.store().record_gap(&taken, &taken.checkpoint, now_ms()).await?;
+        self.store().record_gap(&taken, &taken.attached(), &taken.checkpoint, now_ms()).await?;
         // What comes after it need not descend from anything that has a lease.
         ignore_fenced(self.store().mark_listed(self.stream(), false).await)?;
         let end = self.store().checkpoint(&taken, &Checkpoint::ShardEnd, Progressed::default()).await;
@@ -270,7 +270,7 @@ impl<S: StreamSource> Audit<S> {
                 unread += 1;
             }
         }
-        self.delete(state.leases.into_iter().filter(|lease| lease.checkpoint.is_end()).collect()).await?;
+        self.delete(state.leases.into_iter().filter(Lease::is_over).collect()).await?;
         let over = unread == 0;
         if over {
             tracing::info!(stream = self.stream(), "the superseded stream is over");

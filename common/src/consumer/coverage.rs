@@ -4,7 +4,7 @@
 //! A minimum over leases means nothing without the leases it is over: they change hands while it is on its way. So it
 //! goes with a digest of exactly these leases, each in its tenure, which whoever reads the lease table can compare.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -22,13 +22,15 @@ pub struct LeaseSet {
 }
 
 /// What a worker's watermark is, and over which leases.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// The leases.
     pub leases: LeaseSet,
     /// Everything in them that was created before this is done, in milliseconds since the epoch. `None` while that
     /// is not known of one of them, and of none.
     pub watermark_ms: Option<u64>,
+    /// The lanes that it does not hold for: they are parked on one of the leases.
+    pub parked: BTreeSet<String>,
 }
 
 impl LeaseSet {
@@ -58,35 +60,53 @@ struct State {
     next_id: u64,
     set: LeaseSet,
     held: HashMap<u64, Held>,
+    /// The names of the lanes, by their places.
+    lanes: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
 struct Held {
     hash: u64,
     acks: ShardAcks,
+    /// The parked lanes that this process does not know.
+    others: BTreeSet<String>,
 }
 
 impl Holdings {
     /// What is known now.
     pub fn coverage(&self) -> Coverage {
         let state = self.0.lock();
-        let mut watermark_ms = None;
+        let (mut least, mut is_known, mut parked) = (None, true, BTreeSet::new());
         for held in state.held.values() {
-            let Some(of_one) = held.acks.watermark_ms() else {
-                return Coverage { leases: state.set, watermark_ms: None };
-            };
-            watermark_ms = Some(watermark_ms.map_or(of_one, |least: u64| least.min(of_one)));
+            let (of_one, lanes) = held.acks.word();
+            is_known &= of_one.is_some();
+            least = [least, of_one].into_iter().flatten().min();
+            parked.extend(held.others.iter().cloned());
+            parked.extend(lanes.iter().filter_map(|lane| state.lanes.get(lane)).map(|name| name.to_string()));
         }
-        Coverage { leases: state.set, watermark_ms }
+        Coverage { leases: state.set, watermark_ms: least.filter(|_| is_known), parked }
     }
 
-    /// The lease is held until the answer is dropped. `acks` tell how far it is.
-    pub(super) fn hold(&self, stream: &str, shard: &str, epoch: u64, acks: ShardAcks) -> Holding {
+    /// What the lanes are called.
+    pub(super) fn name_lanes(&self, lanes: Vec<Arc<str>>) {
+        self.0.lock().lanes = lanes;
+    }
+
+    /// The lease is held until the answer is dropped. `acks` tell how far it is; `others` are parked lanes that they do
+    /// not know.
+    pub(super) fn hold(
+        &self,
+        stream: &str,
+        shard: &str,
+        epoch: u64,
+        acks: ShardAcks,
+        others: BTreeSet<String>,
+    ) -> Holding {
         let mut state = self.0.lock();
         let id = state.next_id;
         state.next_id += 1;
         state.set.add(stream, shard, epoch);
-        state.held.insert(id, Held { hash: hash(stream, shard, epoch), acks });
+        state.held.insert(id, Held { hash: hash(stream, shard, epoch), acks, others });
         Holding { holdings: self.clone(), id }
     }
 }
@@ -109,6 +129,7 @@ impl Drop for Holding {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::Lanes;
     use super::*;
     use proptest::prelude::*;
 
@@ -124,17 +145,46 @@ mod tests {
     fn the_watermark_is_the_least_and_unknown_while_one_is() {
         let holdings = Holdings::default();
         assert_eq!(holdings.coverage(), Coverage::default());
-        let _a = holdings.hold("s", "a", 1, acks(Some(70)));
-        let _b = holdings.hold("s", "b", 3, acks(Some(50)));
+        let _a = holdings.hold("s", "a", 1, acks(Some(70)), BTreeSet::new());
+        let _b = holdings.hold("s", "b", 3, acks(Some(50)), BTreeSet::new());
         let mut expected = LeaseSet::default();
         expected.add("s", "b", 3);
         expected.add("s", "a", 1);
-        assert_eq!(holdings.coverage(), Coverage { leases: expected, watermark_ms: Some(50) });
-        let c = holdings.hold("s", "c", 1, acks(None));
+        assert_eq!(
+            holdings.coverage(),
+            Coverage { leases: expected, watermark_ms: Some(50), parked: BTreeSet::new() }
+        );
+        let c = holdings.hold("s", "c", 1, acks(None), BTreeSet::new());
         assert_eq!(holdings.coverage().watermark_ms, None);
         assert_ne!(holdings.coverage().leases, expected);
         drop(c);
-        assert_eq!(holdings.coverage(), Coverage { leases: expected, watermark_ms: Some(50) });
+        assert_eq!(
+            holdings.coverage(),
+            Coverage { leases: expected, watermark_ms: Some(50), parked: BTreeSet::new() }
+        );
+    }
+
+    #[test]
+    fn a_lane_that_is_parked_anywhere_is_not_covered() {
+        let holdings = Holdings::default();
+        holdings.name_lanes(vec!["x".into(), "y".into()]);
+        let of = |attached, parked: &[usize]| {
+            let place = || super::super::parked::Parked {
+                checkpoint: super::super::Checkpoint::TrimHorizon,
+                since_ms: 1,
+                why: String::new(),
+            };
+            let parked = parked.iter().map(|lane| (*lane, place())).collect();
+            ShardAcks::with_lanes(1, super::super::Checkpoint::TrimHorizon, attached, parked)
+        };
+        let parked = || holdings.coverage().parked.into_iter().collect::<Vec<_>>();
+        let _a = holdings.hold("s", "a", 1, of(Lanes::first(2), &[]), BTreeSet::new());
+        assert!(parked().is_empty());
+        let b = holdings.hold("s", "b", 1, of(Lanes::one(0), &[1]), ["gone".to_owned()].into());
+        assert_eq!(parked(), ["gone", "y"]);
+        drop(b);
+        let _joining = holdings.hold("s", "b", 2, of(Lanes::first(2), &[0]), BTreeSet::new());
+        assert_eq!(parked(), ["x"], "what it lacked is not done yet");
     }
 
     #[test]
@@ -162,10 +212,10 @@ mod tests {
             let mut holds = Vec::new();
             let mut passing = Vec::new();
             for (shard, epoch) in &dropped {
-                passing.push(holdings.hold("s", &shard.to_string(), *epoch, acks(None)));
+                passing.push(holdings.hold("s", &shard.to_string(), *epoch, acks(None), BTreeSet::new()));
             }
             for (shard, epoch) in &kept {
-                holds.push(holdings.hold("s", &shard.to_string(), *epoch, acks(None)));
+                holds.push(holdings.hold("s", &shard.to_string(), *epoch, acks(None), BTreeSet::new()));
                 expected.add("s", &shard.to_string(), *epoch);
             }
             drop(passing);

@@ -107,7 +107,7 @@ impl Membership {
 
     /// What each worker that lives says of its leases, by its name.
     pub fn coverages(&self, lease_duration: Duration) -> BTreeMap<String, Option<Coverage>> {
-        self.living(lease_duration).map(|(id, report)| (id.to_owned(), report.coverage)).collect()
+        self.living(lease_duration).map(|(id, report)| (id.to_owned(), report.coverage.clone())).collect()
     }
 
     /// Workers that have a heartbeat, dead or alive.

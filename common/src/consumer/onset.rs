@@ -13,7 +13,7 @@ pub fn onset<'a>(lease: &Lease, parents: &[Lease], target: &'a str, whole: bool)
         Some(_) => rewinding(lease, rewind_checkpoint(lease), target, whole),
         None => {
             let settling_ms = first_settling_ms(lease, parents, target, whole);
-            Onset { target: Some(target), settling_ms, back_to: None }
+            Onset { target: Some(target), settling_ms, ..Onset::default() }
         }
     }
 }
@@ -21,7 +21,7 @@ pub fn onset<'a>(lease: &Lease, parents: &[Lease], target: &'a str, whole: bool)
 /// How a lease is to be begun anew at `to`.
 pub fn rewinding<'a>(lease: &Lease, to: Checkpoint, target: &'a str, whole: bool) -> Onset<'a> {
     let settling_ms = (!is_true_beginning(lease, &to, whole)).then_some(FROM_FIRST_RECORD);
-    Onset { target: Some(target), settling_ms, back_to: Some(to) }
+    Onset { target: Some(target), settling_ms, back_to: Some(to), lanes: None }
 }
 
 /// Where a lease says that its shard is rewound to.
@@ -79,6 +79,8 @@ mod tests {
             target: target.map(str::to_owned),
             settling_ms: None,
             ended: None,
+            lanes: Default::default(),
+            parked: Default::default(),
         }
     }
 

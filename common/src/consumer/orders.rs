@@ -39,6 +39,11 @@ impl Orders {
         self.drain.is_cancelled()
     }
 
+    /// Waits until the shard is to drain.
+    pub(super) async fn draining(&self) {
+        self.drain.cancelled().await;
+    }
+
     /// To whom the lease goes, if to anyone.
     pub(super) fn recipient(&self) -> Option<Recipient<'_>> {
         self.to.get().map(|(worker, for_balance)| Recipient { worker, for_balance: *for_balance })

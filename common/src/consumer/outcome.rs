@@ -13,6 +13,8 @@ pub enum ShardExit {
     LeaseLost,
     /// The shard is closed and all of it is done and checkpointed.
     Ended(Children),
+    /// The shard was finished before, and all that was parked on it is caught up.
+    CaughtUp,
     /// Everything read is done and checkpointed, and the lease is released, or given to this worker.
     Drained(Option<String>),
     /// The shard is to be begun again at this checkpoint: what was read of it and not done is of no account.

@@ -92,7 +92,7 @@ pub fn plan(mut situation: Situation<'_>, free_since: &mut FreeSince) -> Plan {
     let mut owned: HashMap<&str, Owned> = HashMap::new();
     for leases in situation.leases {
         let lineage = Lineage::of(leases);
-        for lease in leases.iter().filter(|lease| !lease.checkpoint.is_end()) {
+        for lease in leases.iter().filter(|lease| !lease.is_over()) {
             if let Some(owner) = &lease.owner {
                 let owned = owned.entry(owner).or_default();
                 owned.leases += 1;

@@ -26,6 +26,8 @@ pub enum Stage {
     Finishing,
     /// Looks for the shard's children.
     Children,
+    /// The shard is finished: brings the lanes that are parked on it up.
+    CatchingUp,
 }
 
 /// What the watchdog makes of a shard.
@@ -51,12 +53,21 @@ impl Stage {
             Self::Settling => "acknowledgements from downstream",
             Self::Finishing => "the state table to take its last checkpoint",
             Self::Children => "its children to be listed",
+            Self::CatchingUp => "its parked lanes to take more",
         }
     }
 
     /// Whether what it waits for is given by others, who have their own retries.
     fn is_downstream(self) -> bool {
-        matches!(self, Self::Room | Self::HandingOn | Self::Settling | Self::Finishing | Self::Children)
+        matches!(
+            self,
+            Self::Room
+                | Self::HandingOn
+                | Self::Settling
+                | Self::Finishing
+                | Self::Children
+                | Self::CatchingUp
+        )
     }
 }
 

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::clock::now_ms;
 use crate::fence::Fence;
-use crate::limits::TIP_EMPTY_READS_MIN;
 use crate::retry::{Backoff, Class};
 use crate::telemetry::LogLimiter;
 
 use super::ack::ShardAcks;
 use super::budget::{ByteBudget, BytePermit};
+use super::catch_up::LaneContext;
 use super::checkpoint::Checkpoint;
 use super::lag::{ShardLag, behind};
 use super::orders::Orders;
@@ -23,6 +23,7 @@ use super::progress::{Progress, Stage};
 use super::settling::Settling;
 use super::source::{Page, Shard, SourceError, SourceRecord, StreamSource, WatermarkRule};
 use super::store::Lease;
+use super::tip::Tip;
 use super::worker::Worker;
 
 /// Everything that reading one shard needs.
@@ -36,6 +37,7 @@ pub(super) struct Reader<'a, S, P> {
     pub(super) orders: &'a Orders,
     pub(super) progress: &'a Arc<Progress>,
     pub(super) acks: &'a ShardAcks,
+    pub(super) lanes: &'a LaneContext,
     /// When all that had come was last known to be done ([`Lease::seen_ms`]).
     pub(super) seen_ms: &'a Mutex<u64>,
     /// Whether the process stood still, if somebody looks after that, and since when it must not have.
@@ -232,7 +234,11 @@ where
         if let Some(settling) = self.settling {
             settling.lock().begin();
         }
-        let recorded = self.worker.store().record_gap(self.lease, after, now_ms()).await;
+        let recorded = self
+            .worker
+            .store()
+            .record_gap(self.lease, &self.lanes.names(self.acks.attached()), after, now_ms())
+            .await;
         if let Err(error) = &recorded {
             tracing::error!(stream, shard, %error, "the gap could not be recorded in the state table; it is tried again");
         }
@@ -245,25 +251,6 @@ struct Answer<R> {
     page: Page<R>,
     permit: BytePermit,
     asked: Asked,
-}
-
-/// Whether the reader has come to the end of what a shard has so far.
-#[derive(Debug, Default)]
-struct Tip {
-    empty_reads: u32,
-}
-
-impl Tip {
-    /// Whether there was no more than this page. A service that does not tell may answer with an empty page on the
-    /// way. The end of a closed shard is no tip: its children go on, nobody knows since when.
-    fn is_found<R>(&mut self, page: &Page<R>) -> bool {
-        self.empty_reads = if page.records.is_empty() { self.empty_reads.saturating_add(1) } else { 0 };
-        let is_up_to_it = match page.behind {
-            Some(behind) => behind.is_zero(),
-            None => self.empty_reads >= TIP_EMPTY_READS_MIN,
-        };
-        is_up_to_it && page.next.is_some()
-    }
 }
 
 /// Where the reader is.
@@ -290,38 +277,5 @@ impl Idle {
     fn after(&mut self, records: usize) -> Duration {
         self.pause = if records > 0 { self.min } else { self.pause.saturating_mul(2).min(self.max) };
         self.pause
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page(records: usize, behind_ms: Option<u64>, next: Option<&str>) -> Page<()> {
-        let record = || SourceRecord { sequence: None, created_ms: 1, bytes: 0, body: () };
-        Page {
-            records: (0..records).map(|_| record()).collect(),
-            next: next.map(str::to_owned),
-            children: Vec::new(),
-            behind: behind_ms.map(Duration::from_millis),
-        }
-    }
-
-    #[test]
-    fn a_source_that_does_not_tell_is_believed_to_be_at_its_tip_after_several_empty_pages() {
-        let mut tip = Tip::default();
-        let mut found = |records| tip.is_found(&page(records, None, Some("next")));
-        assert_eq!([found(0), found(0), found(0), found(0)], [false, false, true, true]);
-        assert_eq!([found(1), found(0), found(0), found(0)], [false, false, false, true]);
-    }
-
-    #[test]
-    fn a_source_that_tells_is_believed_and_the_end_of_a_shard_is_no_tip() {
-        let mut tip = Tip::default();
-        assert!(tip.is_found(&page(3, Some(0), Some("next"))));
-        for _ in 0..2 * TIP_EMPTY_READS_MIN {
-            assert!(!tip.is_found(&page(0, Some(7), Some("next"))), "there is more");
-            assert!(!tip.is_found(&page(0, Some(0), None)), "the shard is closed");
-        }
     }
 }

@@ -6,6 +6,8 @@
 
 mod children;
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +24,16 @@ use crate::retry::Backoff;
 
 use super::ack::{AckStatus, ShardAcks};
 use super::budget::ByteBudget;
+use super::catch_up::{CatchUp, LaneContext};
 use super::checkpoint::Checkpoint;
 use super::history::History;
 use super::kin::Kin;
 use super::lag::Lags;
+use super::lanes::Lanes;
 use super::onset::{onset, rewind_checkpoint, rewinding};
 use super::orders::Orders;
 use super::outcome::{Adopted, ShardExit, ShardFailure};
+use super::parked::{LaneOnset, Parked, ParkedLanes, lane_onset};
 use super::processor::Processor;
 use super::progress::{Progress, Stage};
 use super::reader::{ReadEnd, Reader};
@@ -53,6 +58,7 @@ pub(super) struct ShardTask<S, P> {
     /// The children that have leases already: the service need not be asked for them.
     pub(super) kin: Kin,
     pub(super) rewinds: Rewinds,
+    pub(super) lanes: Arc<LaneContext>,
     pub(super) fence: Option<Arc<Fence>>,
     /// Bounds the state writes that many shards make at once: when a worker starts, stops, or takes over.
     pub(super) state_writes: Arc<Semaphore>,
@@ -118,26 +124,32 @@ where
         };
         let _permit = self.state_writes.acquire().await;
         let (target, whole) = (self.rewinds.target(), self.source.is_whole());
-        let (onset, since_ms) = match &self.tenure {
+        let (onset, since_ms, parents) = match &self.tenure {
             Tenure::Rewinding(_, to) => {
                 let onset = target.as_deref().map(|target| rewinding(lease, to.clone(), target, whole));
-                (onset, None)
+                (onset, None, Vec::new())
             }
             _ => {
                 let Some(parents) = self.finished_parents(lease).await? else { return Ok(None) };
                 let onset = target.as_deref().map(|target| onset(lease, &parents, target, whole));
                 // Of a parent that is gone nobody knows.
                 let all_tell = parents.len() == lease.parents.len();
-                (onset, all_tell.then(|| least_watermark(&parents)).flatten())
+                (onset, all_tell.then(|| least_watermark(&parents)).flatten(), parents)
             }
         };
-        let onset = onset.unwrap_or_default();
+        let onset = Onset { lanes: self.lane_onset(lease, &parents), ..onset.unwrap_or_default() };
         let begun = self.worker.store().begin_tenure(lease, self.worker.id(), &onset).await?;
         if let Onset { back_to: Some(to), .. } = &onset {
             self.rewinds.rewound();
             tracing::info!(stream = &*begun.stream, shard = &*begun.shard, %to, "shard is rewound");
         }
         Ok(Some(Adopted { lease: begun, since_ms }))
+    }
+
+    /// How the lease begins for the lanes, if there are any.
+    fn lane_onset(&self, lease: &Lease, parents: &[Lease]) -> Option<LaneOnset> {
+        let lanes = &self.lanes.lanes;
+        (!lanes.is_empty()).then(|| lane_onset(lease, parents, lanes, now_ms()))
     }
 
     /// What the claim was made on may be old, and a page of leases may show a child whose parent was on an earlier
@@ -185,12 +197,17 @@ where
     P: Processor<Record = S::Record>,
 {
     async fn consume(&self) -> Result<ShardExit, ShardFailure> {
-        let acks = ShardAcks::new(WINDOW_RECORDS_MAX);
+        let acks = self.acks();
+        if self.lease.checkpoint.is_end() {
+            return self.consume_parked(&acks).await;
+        }
         if let Some(since_ms) = self.since_ms {
             acks.mark_all(since_ms);
         }
         let Lease { stream, shard, epoch, .. } = &self.lease;
-        let holding = self.task.worker.holdings().hold(stream, shard, *epoch, acks.clone());
+        let others = self.others().map(|(name, _)| name.clone()).collect();
+        let holding = self.task.worker.holdings().hold(stream, shard, *epoch, acks.clone(), others);
+        let _watched = self.task.lanes.watch(&acks);
         let settled = CancellationToken::new();
         let end = {
             let checkpointer = self.keep_checkpoint(&acks, &settled);
@@ -200,11 +217,12 @@ where
                 biased;
                 () = self.task.orders.lost() => return Ok(ShardExit::LeaseLost),
                 _ = self.task.rewinds.target_other_than(self.lease.target.as_deref()) => {
-                    let to = self.progressed().rewind.unwrap_or_else(|| rewind_checkpoint(&self.lease));
+                    let to = self.progressed(&acks.status()).rewind.unwrap_or_else(|| rewind_checkpoint(&self.lease));
                     return Ok(ShardExit::Rewinding(self.lease.clone(), to));
                 }
                 stopped = &mut checkpointer => return stopped.map(|_| ShardExit::LeaseLost),
                 end = &mut reader => end?,
+                never = self.catch_up(&acks) => match never {},
             };
             // A write that is under way is awaited: dropped, it could still arrive, after the last one.
             settled.cancel();
@@ -218,13 +236,93 @@ where
             ReadEnd::ShardEnd(children) => match Box::pin(self.finish(&acks)).await {
                 Ok(ended) => {
                     drop(holding);
-                    Ok(ShardExit::Ended(Box::pin(self.pass_on(ended, children)).await))
+                    let parked = self.parked(&acks.status());
+                    Ok(ShardExit::Ended(Box::pin(self.pass_on(ended, parked, children)).await))
                 }
                 Err(lost) => Err(lost),
             },
             ReadEnd::Drain => Box::pin(self.release(&acks)).await.map(ShardExit::Drained),
         };
         Ok(finished.unwrap_or(ShardExit::LeaseLost))
+    }
+
+    /// The shard was read to its end: what is left of it is to be caught up.
+    async fn consume_parked(&self, acks: &ShardAcks) -> Result<ShardExit, ShardFailure> {
+        self.task.progress.enter(Stage::CatchingUp);
+        let settled = CancellationToken::new();
+        let checkpointer = self.keep_checkpoint(acks, &settled);
+        tokio::pin!(checkpointer);
+        let is_over = tokio::select! {
+            biased;
+            () = self.task.orders.lost() => return Ok(ShardExit::LeaseLost),
+            stopped = &mut checkpointer => return stopped.map(|_| ShardExit::LeaseLost),
+            () = self.catch_up_to_end(acks) => true,
+            () = self.task.orders.draining() => false,
+        };
+        settled.cancel();
+        if checkpointer.await?.is_some() {
+            return Ok(ShardExit::LeaseLost);
+        }
+        self.task.progress.enter(Stage::Finishing);
+        let store = self.task.worker.store();
+        let finished = match is_over {
+            true => {
+                let write =
+                    || store.checkpoint(&self.lease, &self.lease.checkpoint, self.progressed(&acks.status()));
+                self.insist(write).await.map(|()| ShardExit::CaughtUp)
+            }
+            false => Box::pin(self.release(acks)).await.map(ShardExit::Drained),
+        };
+        Ok(finished.unwrap_or(ShardExit::LeaseLost))
+    }
+
+    /// The window, with the lanes as the lease has them.
+    fn acks(&self) -> ShardAcks {
+        let lanes = self.task.lanes.lanes.iter().enumerate();
+        let (mut attached, mut parked) = (Lanes::NONE, BTreeMap::new());
+        for (place, lane) in lanes {
+            match self.lease.parked.get(&*lane.name) {
+                Some(of_lane) => drop(parked.insert(place, of_lane.clone())),
+                None => attached = attached.or(Lanes::one(place)),
+            }
+        }
+        ShardAcks::with_lanes(WINDOW_RECORDS_MAX, self.lease.checkpoint.clone(), attached, parked)
+    }
+
+    /// The lanes that are parked, those that this process does not know included.
+    fn parked(&self, status: &AckStatus) -> ParkedLanes {
+        let lanes = &self.task.lanes.lanes;
+        let named =
+            |(place, parked): (&usize, &Parked)| Some((lanes.get(*place)?.name.to_string(), parked.clone()));
+        self.others()
+            .map(|(name, parked)| (name.clone(), parked.clone()))
+            .chain(status.parked.iter().filter_map(named))
+            .collect()
+    }
+
+    fn others(&self) -> impl Iterator<Item = (&String, &Parked)> {
+        let is_known = |name: &str| self.task.lanes.lanes.iter().any(|lane| *lane.name == *name);
+        self.lease.parked.iter().filter(move |(name, _)| !is_known(name))
+    }
+
+    async fn catch_up(&self, acks: &ShardAcks) -> Infallible {
+        self.catch_up_to_end(acks).await;
+        // Of a shard that is open there is always more to come.
+        std::future::pending().await
+    }
+
+    async fn catch_up_to_end(&self, acks: &ShardAcks) {
+        let task = self.task;
+        let catch_up = CatchUp {
+            source: &*task.source,
+            processor: &*task.processor,
+            worker: &task.worker,
+            lanes: &task.lanes,
+            lease: &self.lease,
+            acks,
+            has_others: self.others().next().is_some(),
+        };
+        catch_up.run().await;
     }
 
     /// Writes the checkpoint as it advances. Ends when the shard must stop, or, with `None`, between two writes
@@ -234,7 +332,7 @@ where
         acks: &ShardAcks,
         settled: &CancellationToken,
     ) -> Result<Option<LeaseLost>, ShardFailure> {
-        let mut written = None;
+        let mut written = (None, self.lease.parked.clone());
         let mut written_at = Instant::now();
         // Shards that were taken together do not write together for ever.
         let seen_interval = SEEN_INTERVAL.mul_f64(1.0 - fastrand::f64() / 2.0);
@@ -247,22 +345,35 @@ where
                 () = settled.cancelled() => return Ok(None),
                 _ = ticks.tick() => {}
             }
-            let AckStatus { checkpoint: done, arrivals, .. } = acks.status();
+            let status = acks.status();
+            let (done, parked) = (status.checkpoint.clone(), self.parked(&status));
             let checkpoint = done.clone().map_or_else(|| self.lease.checkpoint.clone(), Checkpoint::After);
             if let Some(kept) = &self.kept {
-                kept.history.lock().observe(&checkpoint, arrivals, Instant::now());
+                kept.history.lock().observe(&checkpoint, status.arrivals, Instant::now());
             }
-            if done == written && written_at.elapsed() < seen_interval {
+            let now = (done, parked);
+            if now == written && written_at.elapsed() < seen_interval {
                 continue;
             }
+            self.tell_parked(&written.1, &now.1);
             let store = self.task.worker.store();
-            match Box::pin(store.checkpoint(&self.lease, &checkpoint, self.progressed())).await {
-                Ok(()) => (written, written_at) = (done, Instant::now()),
+            match Box::pin(store.checkpoint(&self.lease, &checkpoint, self.progressed(&status))).await {
+                Ok(()) => (written, written_at) = (now, Instant::now()),
                 Err(error) if error.is_fenced() => return Ok(Some(LeaseLost)),
                 Err(error) => {
                     tracing::warn!(shard = &*self.lease.shard, %error, "checkpoint failed; it is tried again")
                 }
             }
+        }
+    }
+
+    /// Logs which lanes were parked since.
+    fn tell_parked(&self, before: &ParkedLanes, now: &ParkedLanes) {
+        let Lease { stream, shard, .. } = &self.lease;
+        for (lane, Parked { checkpoint, why, .. }) in
+            now.iter().filter(|(lane, _)| !before.contains_key(*lane))
+        {
+            tracing::warn!(stream = &**stream, shard = &**shard, lane, why, at = %checkpoint, "parked: the others go on without it");
         }
     }
 
@@ -279,6 +390,7 @@ where
             orders: &task.orders,
             progress: &task.progress,
             acks,
+            lanes: &task.lanes,
             seen_ms: &self.seen_ms,
             fence: task.fence.as_deref(),
             begun: self.begun,
@@ -292,13 +404,15 @@ where
         }
     }
 
-    fn progressed(&self) -> Progressed {
+    fn progressed(&self, status: &AckStatus) -> Progressed {
         let kept = self.kept.as_ref();
+        let has_lanes = !self.task.lanes.lanes.is_empty() || !self.lease.parked.is_empty();
         Progressed {
             bytes_per_s: self.task.progress.bytes_per_s(),
             seen_ms: *self.seen_ms.lock(),
             rewind: kept.map(|kept| kept.history.lock().point()),
             settling_ms: kept.and_then(|kept| kept.settling.lock().until_ms()),
+            parked: has_lanes.then(|| self.parked(status)),
         }
     }
 
@@ -306,17 +420,18 @@ where
     async fn finish(&self, acks: &ShardAcks) -> Result<Ended, LeaseLost> {
         let ended = Ended { at_ms: now_ms(), watermark_ms: acks.watermark_ms() };
         let store = self.task.worker.store();
-        self.insist(|| store.finish_lease(&self.lease, ended, self.progressed())).await?;
+        self.insist(|| store.finish_lease(&self.lease, ended, self.progressed(&acks.status()))).await?;
         self.task.rewinds.ended(&self.lease.shard, self.lease.target.as_deref());
         Ok(ended)
     }
 
     /// Everything read is done: the last checkpoint, and the lease is somebody else's to take.
     async fn release(&self, acks: &ShardAcks) -> Result<Option<String>, LeaseLost> {
-        let last = acks.status().checkpoint.map(Checkpoint::After);
+        let status = acks.status();
+        let last = status.checkpoint.clone().map(Checkpoint::After);
         let to = self.task.orders.recipient();
         let store = self.task.worker.store();
-        self.insist(|| store.release_lease(&self.lease, last.as_ref(), self.progressed(), to)).await?;
+        self.insist(|| store.release_lease(&self.lease, last.as_ref(), self.progressed(&status), to)).await?;
         Ok(to.map(|to| to.worker.to_owned()))
     }
 

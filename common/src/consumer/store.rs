@@ -5,9 +5,11 @@
 //! | `pk` | `sk` | attributes |
 //! |---|---|---|
 //! | `stream#STREAM` | `begun` | the stream is consumed, begun at `start`; `listed` when two listings found no shard without a lease |
-//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given`, `rewind`, `target_state`, `settling_ms`; of a finished shard `ended_ms`, `watermark_ms` |
-//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `covers`, `covers_digest`, `watermark_ms`: how far its leases are |
+//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given`, `rewind`, `target_state`, `settling_ms`, `lanes`, `parked`; of a finished shard `ended_ms`, `watermark_ms` |
+//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `covers`, `covers_digest`, `watermark_ms`, `parked`: how far its leases are, and for which lanes not |
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
+//! | `lanes` | `lane#LANE#STREAM` | the stream goes to the lane: `added_ms` |
+//! | `lanes` | `backfill#LANE#STREAM` | the lane lacks something of the stream's table: `asked_ms`, `why` |
 //! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |
 //!
 //! Every item has `format`, the version of this layout. Writes to a lease are conditional on its owner and
@@ -15,6 +17,8 @@
 
 mod generation;
 mod item;
+mod lane;
+mod parked;
 mod lease;
 mod stream;
 mod workers;
@@ -29,6 +33,7 @@ use crate::config::Section;
 use crate::retry::{Backoff, Class};
 
 pub use generation::{Generation, next_generation};
+pub use lane::{Backfill, LaneState};
 pub use lease::{Begin, Ended, Lease, Onset, Progressed, Recipient};
 pub use stream::StreamState;
 pub use workers::{Heartbeat, Report};

@@ -24,6 +24,7 @@ use crate::telemetry::LogLimiter;
 
 use super::audit::{AuditError, Audited};
 use super::budget::ByteBudget;
+use super::catch_up::{LaneConfig, LaneContext};
 use super::lag::Lags;
 use super::outcome::{ShardExit, ShardFailure};
 use super::plan::{FreeSince, ShardKey};
@@ -31,6 +32,7 @@ use super::processor::Processor;
 use super::rewind::{Rewind, Rewinds};
 use super::source::StreamSource;
 use super::store::StoreError;
+use super::watermark::Watermark;
 use super::worker::Worker;
 
 use audits::Stream;
@@ -54,6 +56,10 @@ pub struct Subscription<S, P> {
 
 /// Pause between two looks of the watchdog, and between two reports of load.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause between two looks which lanes hold up the others: short beside the time in which a lane takes its share of the
+/// byte budget.
+const LAGGARDS_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The longest pause before the first full look at a stream.
 const AUDIT_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -87,6 +93,7 @@ pub struct Consumer<S, P> {
     gave_at: Option<Instant>,
     no_room: LogLimiter,
     rewinds: Rewinds,
+    lanes: Arc<LaneContext>,
     fence: Option<Arc<Fence>>,
     fleet: FleetWatermark,
 }
@@ -121,6 +128,7 @@ where
             gave_at: None,
             no_room: LogLimiter::default(),
             rewinds: Rewinds::new(None),
+            lanes: Arc::default(),
             fence: None,
             fleet: FleetWatermark::new(),
         }
@@ -150,15 +158,24 @@ where
         self
     }
 
+    /// Records go to several lanes, each of which is done by itself ([`Ack::route`](super::ack::Ack::route)), and may be
+    /// parked on a shard while the others go on.
+    #[must_use]
+    pub fn with_lanes(mut self, config: LaneConfig) -> Self {
+        self.worker.holdings().name_lanes(config.lanes.iter().map(|lane| Arc::clone(&lane.name)).collect());
+        self.lanes = Arc::new(LaneContext::new(config));
+        self
+    }
+
     /// What was rewound.
     pub fn rewinds(&self) -> Rewinds {
         self.rewinds.clone()
     }
 
-    /// The fleet's watermark, in milliseconds since the epoch: everything created before it is done, in every shard of
+    /// The fleet's watermark: everything created before it is done, in every shard of
     /// every stream. Only the first living worker by name knows it, and only while nothing is in doubt: `None`
     /// otherwise. Looked at once a second, or at every heartbeat if that is more often.
-    pub fn watermark(&self) -> watch::Receiver<Option<u64>> {
+    pub fn watermark(&self) -> watch::Receiver<Option<Watermark>> {
         self.fleet.subscribe()
     }
 
@@ -173,6 +190,8 @@ where
         let mut reckon =
             tokio::time::interval(WATERMARK_INTERVAL.min(self.worker.config().heartbeat_interval));
         reckon.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut laggards = tokio::time::interval(LAGGARDS_INTERVAL);
+        laggards.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let worker = Arc::clone(&self.worker);
         let rewinds = self.rewinds.clone();
         let mut target = rewinds.target();
@@ -196,7 +215,8 @@ where
                     self.look_soon();
                 }
                 _ = watch.tick() => self.watch(),
-                Some(read) = self.fleet.join_next_read() => self.leases_read(read),
+                Some(read) = self.fleet.join_next() => self.fleet_read(read),
+                _ = laggards.tick(), if !self.lanes.lanes.is_empty() => self.lanes.park_laggards(Instant::now()),
                 _ = reckon.tick() => self.reckon_watermark(),
                 () = tokio::time::sleep_until(self.next_sync), if self.looks.is_empty() => self.wake(),
             }

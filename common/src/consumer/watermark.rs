@@ -16,7 +16,7 @@
 //!
 //! Whatever is doubtful makes it unknown. It never advances by itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::coverage::{Coverage, LeaseSet};
@@ -33,6 +33,15 @@ pub struct StreamLeases<'a> {
     pub superseded: bool,
     /// See [`StreamSource::children_settle`](super::source::StreamSource::children_settle).
     pub settle: Duration,
+}
+
+/// The fleet's watermark.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watermark {
+    /// Everything created before it is done, in milliseconds since the epoch.
+    pub ms: u64,
+    /// The lanes that it does not hold for, by name: they are parked, or lack something.
+    pub behind: BTreeSet<String>,
 }
 
 /// Why the fleet's watermark is not known.
@@ -114,6 +123,18 @@ pub fn fleet_watermark(
     }
     // Without any lease nothing is known of anything.
     least.0.ok_or(Hold::Streams { found: 0, expected: 1 })
+}
+
+/// The lanes that the fleet's watermark does not hold for, if it is known: they are parked on an open lease, as its owner
+/// says, or on a finished one, as it was read.
+pub fn lanes_behind(
+    streams: &[StreamLeases<'_>],
+    members: &BTreeMap<String, Option<Coverage>>,
+) -> BTreeSet<String> {
+    let finished =
+        streams.iter().flat_map(|stream| &stream.state.leases).filter(|lease| lease.checkpoint.is_end());
+    let on_finished = finished.flat_map(|lease| lease.parked.keys());
+    members.values().flatten().flat_map(|coverage| &coverage.parked).chain(on_finished).cloned().collect()
 }
 
 struct Least(Option<u64>);

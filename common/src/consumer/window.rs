@@ -11,11 +11,15 @@
 //! With 0, 1 and 3 done the checkpoint is 1; when 2 is done too, it is 3. The watermark follows the same prefix: a
 //! record may be marked with a time, before which everything is done as soon as the prefix has passed it. So do the
 //! arrivals of the records below the checkpoint.
+//!
+//! Where records go to several *lanes*, one is done when it is done on each that it was read for. A lane can be taken
+//! out at any time: the place up to which it has everything is told, and the records wait for it no more.
 
 use std::collections::VecDeque;
 
 use super::budget::BytePermit;
 use super::history::Arrivals;
+use super::lanes::{LANES_MAX, Lanes};
 use super::sequence_number::SequenceNumber;
 
 /// The records of one shard that were read and are not yet below the checkpoint. Bounded.
@@ -28,6 +32,30 @@ pub struct AckWindow {
     checkpoint: Option<SequenceNumber>,
     arrivals: Option<Arrivals>,
     watermark_ms: Option<u64>,
+    /// What waits for each lane, by its place.
+    loads: Vec<Load>,
+}
+
+/// What waits for a lane.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    records: usize,
+    bytes: usize,
+    /// No record before this number waits for the lane.
+    since: u64,
+}
+
+/// What of a window waits for one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneLoad {
+    /// Records.
+    pub records: usize,
+    /// What they weigh.
+    pub bytes: usize,
+    /// The number of the first of them.
+    pub first: u64,
+    /// That one is done for another lane, or was never meant for it: others go on.
+    pub holds_up: bool,
 }
 
 /// A record in the window.
@@ -36,8 +64,12 @@ struct Slot {
     sequence: Option<SequenceNumber>,
     /// When it came into the stream; 0 if that is not known.
     arrived_ms: u64,
-    /// Parts that are not done: a record may be split into copies for regions or into sub-records.
+    /// Parts that are not done: a record may be split into sub-records. One while it is not known what becomes of it.
     parts: u32,
+    /// The lanes that it waits for.
+    lanes: Lanes,
+    /// What it weighs.
+    bytes: usize,
     /// A part was lost: the record will never be done here, and no checkpoint may pass it.
     lost: bool,
     /// The bytes it holds, given back when the last part is done.
@@ -60,11 +92,12 @@ impl AckWindow {
             checkpoint: None,
             arrivals: None,
             watermark_ms: None,
+            loads: Vec::new(),
         }
     }
 
     /// Takes a record in, in the shard's order, and gives it its number. `arrived_ms` is when it came into the
-    /// stream, 0 if that is not known; `permit` are the bytes it holds.
+    /// stream, 0 if that is not known; `permit` are the bytes it holds; `lanes` are those it is to be done on.
     ///
     /// # Errors
     /// When the window is full.
@@ -73,15 +106,28 @@ impl AckWindow {
         sequence: Option<SequenceNumber>,
         arrived_ms: u64,
         permit: BytePermit,
+        lanes: Lanes,
     ) -> Result<u64, WindowFull> {
         if self.is_full() {
             return Err(WindowFull);
         }
         let number = self.first + self.slots.len() as u64;
+        let bytes = permit.bytes();
+        for lane in lanes.iter() {
+            if self.loads.len() <= lane {
+                self.loads.resize(lane + 1, Load::default());
+            }
+            if let Some(load) = self.loads.get_mut(lane) {
+                load.records += 1;
+                load.bytes += bytes;
+            }
+        }
         self.slots.push_back(Slot {
             sequence,
             arrived_ms,
             parts: 1,
+            lanes,
+            bytes,
             lost: false,
             permits: vec![permit],
             watermark_ms: None,
@@ -94,6 +140,92 @@ impl AckWindow {
         debug_assert!(parts > 0, "a part of nothing would never be done");
         if let Some(slot) = self.slot(number) {
             slot.parts += parts.saturating_sub(1);
+        }
+    }
+
+    /// It is known what becomes of record `number`: it goes to `lanes`, of those that it still waits for, and to no
+    /// other. Returns these. It must not have been split.
+    pub fn route(&mut self, number: u64, lanes: Lanes) -> Lanes {
+        let Some(slot) = self.slot(number) else { return Lanes::NONE };
+        debug_assert!(slot.parts == 1, "a record is routed once and whole");
+        slot.parts = 0;
+        let (routed, others) = (slot.lanes.and(lanes), slot.lanes.without(lanes));
+        self.take_off(number, others);
+        self.advance();
+        routed
+    }
+
+    /// The lanes that record `number` still waits for.
+    pub fn lanes(&self, number: u64) -> Lanes {
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        index.and_then(|index| self.slots.get(index)).map_or(Lanes::NONE, |slot| slot.lanes)
+    }
+
+    /// Record `number` is done on these lanes. Returns whether the window became smaller.
+    pub fn done_on(&mut self, number: u64, lanes: Lanes) -> bool {
+        self.take_off(number, lanes);
+        self.advance()
+    }
+
+    /// Record `number` was lost on its way to these lanes. Returns whether it waits for one of them: then no checkpoint
+    /// will pass it.
+    pub fn lose_on(&mut self, number: u64, lanes: Lanes) -> bool {
+        let Some(slot) = self.slot(number) else { return false };
+        let is_missed = !slot.lanes.and(lanes).is_empty();
+        slot.lost |= is_missed;
+        self.done_on(number, lanes);
+        is_missed
+    }
+
+    /// No record waits for this lane any more. Returns the place up to which it has everything; `None` if that is where
+    /// the window began.
+    pub fn park(&mut self, lane: usize) -> Option<SequenceNumber> {
+        let waits = |slot: &&Slot| !slot.lanes.contains(lane) && !slot.lost;
+        let passed = self.slots.iter().take_while(waits).filter_map(|slot| slot.sequence.as_ref()).last();
+        let place = passed.or(self.checkpoint.as_ref()).cloned();
+        for number in self.first..self.first + self.slots.len() as u64 {
+            self.take_off(number, Lanes::one(lane));
+        }
+        self.advance();
+        place
+    }
+
+    /// What waits for a lane; `None` if nothing does.
+    pub fn load(&mut self, lane: usize, attached: Lanes) -> Option<LaneLoad> {
+        let (first, end) = (self.first, self.first + self.slots.len() as u64);
+        let load = *self.loads.get(lane).filter(|load| load.records > 0)?;
+        let number =
+            (load.since.max(first)..end).find(|number| self.lanes(*number).contains(lane)).unwrap_or(end);
+        if let Some(load) = self.loads.get_mut(lane) {
+            load.since = number;
+        }
+        let others = attached.without(Lanes::one(lane));
+        let slot = self.slot(number)?;
+        let holds_up = slot.parts == 0 && others.without(slot.lanes) != Lanes::NONE;
+        Some(LaneLoad { records: load.records, bytes: load.bytes, first: number, holds_up })
+    }
+
+    /// The last record that was taken in, or the one at the checkpoint.
+    pub fn last(&self) -> Option<&SequenceNumber> {
+        self.slots.iter().rev().find_map(|slot| slot.sequence.as_ref()).or(self.checkpoint.as_ref())
+    }
+
+    /// The number of the next record.
+    pub fn next_number(&self) -> u64 {
+        self.first + self.slots.len() as u64
+    }
+
+    fn take_off(&mut self, number: u64, lanes: Lanes) {
+        let Some(slot) = self.slot(number) else { return };
+        let off = slot.lanes.and(lanes);
+        slot.lanes = slot.lanes.without(lanes);
+        let bytes = slot.bytes;
+        slot.give_back();
+        for lane in off.iter() {
+            if let Some(load) = self.loads.get_mut(lane) {
+                load.records = load.records.saturating_sub(1);
+                load.bytes = load.bytes.saturating_sub(bytes);
+            }
         }
     }
 
@@ -132,8 +264,11 @@ impl AckWindow {
         debug_assert!(slot.parts > 0, "a part was done twice");
         slot.parts = slot.parts.saturating_sub(1);
         slot.lost |= lost;
-        if slot.parts == 0 {
-            slot.permits = Vec::new();
+        slot.give_back();
+        let is_whole = slot.parts == 0;
+        if is_whole {
+            // Nothing of it is on its way to any lane.
+            self.take_off(number, Lanes::first(LANES_MAX));
         }
         self.advance()
     }
@@ -177,7 +312,7 @@ impl AckWindow {
 
     fn advance(&mut self) -> bool {
         let before = self.first;
-        while self.slots.front().is_some_and(|slot| slot.parts == 0 && !slot.lost) {
+        while self.slots.front().is_some_and(|slot| slot.is_done() && !slot.lost) {
             self.first += 1;
             let Some(slot) = self.slots.pop_front() else { break };
             self.watermark_ms = self.watermark_ms.max(slot.watermark_ms);
@@ -190,6 +325,18 @@ impl AckWindow {
             }
         }
         self.first != before
+    }
+}
+
+impl Slot {
+    fn is_done(&self) -> bool {
+        self.parts == 0 && self.lanes.is_empty()
+    }
+
+    fn give_back(&mut self) {
+        if self.is_done() {
+            self.permits = Vec::new();
+        }
     }
 }
 
@@ -217,8 +364,9 @@ mod tests {
     fn the_checkpoint_is_the_end_of_the_done_prefix() {
         let budget = ByteBudget::new(1_000);
         let mut window = AckWindow::new(10);
-        let numbers: Vec<u64> =
-            (0..5).map(|i| window.push(Some(n(i)), 10 + i, permit(&budget, 1)).unwrap()).collect();
+        let numbers: Vec<u64> = (0..5)
+            .map(|i| window.push(Some(n(i)), 10 + i, permit(&budget, 1), Lanes::NONE).unwrap())
+            .collect();
         for i in [0, 1, 3] {
             window.done(numbers[i]);
         }
@@ -234,8 +382,8 @@ mod tests {
     fn a_record_without_a_position_moves_no_checkpoint_and_blocks_none() {
         let budget = ByteBudget::new(1_000);
         let mut window = AckWindow::new(10);
-        let first = window.push(None, 5, permit(&budget, 0)).unwrap();
-        let second = window.push(Some(n(7)), 0, permit(&budget, 0)).unwrap();
+        let first = window.push(None, 5, permit(&budget, 0), Lanes::NONE).unwrap();
+        let second = window.push(Some(n(7)), 0, permit(&budget, 0), Lanes::NONE).unwrap();
         window.done(second);
         assert_eq!(window.checkpoint(), None);
         window.done(first);
@@ -288,7 +436,7 @@ mod tests {
                 match step {
                     Step::Push { bytes, arrived_ms } => {
                         let full = parts_left.len() - done_prefix(&parts_left, &lost) >= RECORDS_MAX;
-                        let pushed = window.push(Some(n(parts_left.len() as u64)), arrived_ms, permit(&budget, bytes));
+                        let pushed = window.push(Some(n(parts_left.len() as u64)), arrived_ms, permit(&budget, bytes), Lanes::NONE);
                         prop_assert_eq!(pushed.is_err(), full);
                         if !full {
                             prop_assert_eq!(pushed, Ok(parts_left.len() as u64));
@@ -341,6 +489,100 @@ mod tests {
                 prop_assert_eq!(window.len(), parts_left.len() - done);
                 let held: usize = (0..parts_left.len()).filter(|&i| parts_left[i] > 0).map(|i| bytes_held[i]).sum();
                 prop_assert_eq!(budget.bytes_in_use(), held);
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum LaneStep {
+        Push { lanes: u8 },
+        Route { which: Index, lanes: u8 },
+        DoneWhole { which: Index },
+        DoneOn { which: Index, lanes: u8 },
+        LoseOn { which: Index, lanes: u8 },
+        Park { lane: usize },
+    }
+
+    fn lane_step() -> impl Strategy<Value = LaneStep> {
+        prop_oneof![
+            6 => (0u8..8).prop_map(|lanes| LaneStep::Push { lanes }),
+            6 => (any::<Index>(), 0u8..8).prop_map(|(which, lanes)| LaneStep::Route { which, lanes }),
+            1 => any::<Index>().prop_map(|which| LaneStep::DoneWhole { which }),
+            8 => (any::<Index>(), 1u8..8).prop_map(|(which, lanes)| LaneStep::DoneOn { which, lanes }),
+            1 => (any::<Index>(), 1u8..8).prop_map(|(which, lanes)| LaneStep::LoseOn { which, lanes }),
+            1 => (0usize..3).prop_map(|lane| LaneStep::Park { lane }),
+        ]
+    }
+
+    fn lanes(bits: u8) -> Lanes {
+        (0..3).filter(|lane| bits & (1 << lane) != 0).collect()
+    }
+
+    #[derive(Clone, Debug)]
+    struct Modelled {
+        routed: bool,
+        waits: Lanes,
+        lost: bool,
+    }
+
+    proptest! {
+        /// Against a list of all records with the lanes that each waits for.
+        #[test]
+        fn lanes_agree_with_a_list_of_what_each_waits_for(steps in prop::collection::vec(lane_step(), 1..150)) {
+            let budget = ByteBudget::new(1 << 20);
+            let mut window = AckWindow::new(1_000);
+            let mut all: Vec<Modelled> = Vec::new();
+            for step in steps {
+                let of = |which: Index| (!all.is_empty()).then(|| which.index(all.len().max(1)));
+                match step {
+                    LaneStep::Push { lanes: bits } => {
+                        window.push(Some(n(all.len() as u64)), 0, permit(&budget, 10), lanes(bits)).unwrap();
+                        all.push(Modelled { routed: false, waits: lanes(bits), lost: false });
+                    }
+                    LaneStep::Route { which, lanes: bits } => if let Some(i) = of(which).filter(|&i| !all[i].routed) {
+                        let routed = window.route(i as u64, lanes(bits));
+                        all[i].routed = true;
+                        all[i].waits = all[i].waits.and(lanes(bits));
+                        prop_assert_eq!(routed, all[i].waits);
+                    },
+                    LaneStep::DoneWhole { which } => if let Some(i) = of(which).filter(|&i| !all[i].routed) {
+                        window.done(i as u64);
+                        (all[i].routed, all[i].waits) = (true, Lanes::NONE);
+                    },
+                    LaneStep::DoneOn { which, lanes: bits } => if let Some(i) = of(which).filter(|&i| all[i].routed) {
+                        window.done_on(i as u64, lanes(bits));
+                        all[i].waits = all[i].waits.without(lanes(bits));
+                    },
+                    LaneStep::LoseOn { which, lanes: bits } => if let Some(i) = of(which).filter(|&i| all[i].routed) {
+                        let is_missed = !all[i].waits.and(lanes(bits)).is_empty();
+                        prop_assert_eq!(window.lose_on(i as u64, lanes(bits)), is_missed);
+                        all[i].lost |= is_missed;
+                        all[i].waits = all[i].waits.without(lanes(bits));
+                    },
+                    LaneStep::Park { lane } => {
+                        let passed = all.iter().take_while(|of| !of.waits.contains(lane) && !of.lost).count();
+                        let place = window.park(lane);
+                        // Below the checkpoint everything is done for every lane that it was read for.
+                        prop_assert_eq!(place, passed.checked_sub(1).map(|i| n(i as u64)));
+                        all.iter_mut().for_each(|of| of.waits = of.waits.without(Lanes::one(lane)));
+                    }
+                }
+                let done = |of: &Modelled| of.routed && of.waits.is_empty();
+                let prefix = all.iter().take_while(|of| done(of) && !of.lost).count();
+                prop_assert_eq!(window.checkpoint().cloned(), prefix.checked_sub(1).map(|i| n(i as u64)));
+                let held = all.iter().filter(|of| !done(of)).count();
+                prop_assert_eq!(budget.bytes_in_use(), 10 * held);
+                for lane in 0..3 {
+                    let waiting: Vec<usize> = (0..all.len()).filter(|&i| all[i].waits.contains(lane)).collect();
+                    let load = window.load(lane, Lanes::first(3));
+                    prop_assert_eq!(load.map_or(0, |load| load.records), waiting.len());
+                    prop_assert_eq!(load.map_or(0, |load| load.bytes), 10 * waiting.len());
+                    if let (Some(load), Some(&first)) = (load, waiting.first()) {
+                        prop_assert_eq!(load.first, first as u64);
+                        let ahead = Lanes::first(3).without(all[first].waits);
+                        prop_assert_eq!(load.holds_up, all[first].routed && !ahead.is_empty());
+                    }
+                }
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The state table itself: which writes are taken and which are refused.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_dynamodb::types::AttributeValue;
 use warmcast_common::consumer::coverage::{Coverage, LeaseSet};
 use warmcast_common::consumer::store::{Begin, Ended, Lease, Onset, Progressed, Report, StoreError};
@@ -100,7 +102,7 @@ async fn a_rewound_lease_takes_no_checkpoint_of_the_tenure_before_and_only_one_r
     let first = table.store.take_lease(&created(&table, "a", &[]).await, "w1").await.unwrap();
     let done = Progressed { rewind: Some(after(3)), ..Progressed::default() };
     table.store.checkpoint(&first, &after(9), done).await.unwrap();
-    let back = |to| Onset { back_to: Some(after(to)), target: Some("t"), settling_ms: Some(0) };
+    let back = |to| Onset { back_to: Some(after(to)), target: Some("t"), settling_ms: Some(0), lanes: None };
     let rewound = table.store.begin_tenure(&first, "w1", &back(5)).await.unwrap();
     assert_eq!((rewound.epoch, &rewound.checkpoint, &rewound.rewind), (2, &after(5), &Some(after(5))));
     assert_eq!((rewound.target.as_deref(), rewound.settling_ms), (Some("t"), Some(0)));
@@ -126,7 +128,7 @@ async fn until_when_a_shard_settles_goes_with_its_checkpoint_and_with_its_child(
     assert_eq!(table.lease(STREAM, "a").await.unwrap().settling_ms, Some(70));
 
     let child = Shard { id: "b".to_owned(), parents: vec!["a".to_owned()] };
-    let onset = Onset { target: Some("t"), settling_ms: Some(70), back_to: None };
+    let onset = Onset { target: Some("t"), settling_ms: Some(70), ..Onset::default() };
     let begin = Begin::OwnedBy("w1");
     let child = table.store.create_child_lease(&lease, &child, begin, &onset).await.unwrap();
     assert_eq!(table.lease(STREAM, "b").await, child);
@@ -150,14 +152,15 @@ async fn a_finished_shard_is_not_rewound_and_says_when_and_how_it_ended() {
 #[tokio::test]
 async fn a_heartbeat_says_how_far_its_leases_are_and_one_of_an_older_version_does_not() {
     let table = Table::start().await;
-    let told = |watermark_ms| {
+    let told = |watermark_ms, parked: &[&str]| {
         let leases = LeaseSet { leases: 7, digest: u64::MAX };
-        Report { coverage: Some(Coverage { leases, watermark_ms }), ..Report::default() }
+        let parked = parked.iter().map(|lane| (*lane).to_owned()).collect();
+        Report { coverage: Some(Coverage { leases, watermark_ms, parked }), ..Report::default() }
     };
     let read = async || table.store.heartbeats().await.unwrap().remove(0).report;
     table.store.announce("w1", "i", &Report::default()).await.unwrap();
     assert_eq!(read().await.coverage, None);
-    for report in [told(Some(1_700)), told(None)] {
+    for report in [told(Some(1_700), &["west"]), told(None, &[])] {
         table.store.beat("w1", "i", &report).await.unwrap();
         assert_eq!(read().await, report);
     }
@@ -305,8 +308,8 @@ async fn a_worker_that_was_never_announced_cannot_beat() {
 async fn gaps_are_kept_one_by_one() {
     let table = Table::start().await;
     let lease = created(&table, "a", &[]).await;
-    table.store.record_gap(&lease, &after(7), 1_000).await.unwrap();
-    table.store.record_gap(&lease, &Checkpoint::TrimHorizon, 2_000).await.unwrap();
+    table.store.record_gap(&lease, &BTreeSet::new(), &after(7), 1_000).await.unwrap();
+    table.store.record_gap(&lease, &BTreeSet::new(), &Checkpoint::TrimHorizon, 2_000).await.unwrap();
     let expected = [("a".to_owned(), "after:7".to_owned()), ("a".to_owned(), "trim-horizon".to_owned())];
     assert_eq!(table.gaps(STREAM).await, expected);
     assert_eq!(table.gaps("stream2").await, []);

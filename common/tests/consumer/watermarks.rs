@@ -63,8 +63,8 @@ async fn an_idle_shard_is_done_up_to_its_last_read_and_a_busy_one_up_to_its_last
     world.script.shard("a", &[]);
     let running = world.run().await;
     let began = now_ms();
-    until("it passes", async || running.watermark.borrow().is_some_and(|ms| ms > began)).await;
-    let told = running.watermark.borrow().unwrap();
+    until("it passes", async || running.watermark_ms().is_some_and(|ms| ms > began)).await;
+    let told = running.watermark_ms().unwrap();
     assert!(told + u64::try_from(TIP_MARGIN.as_millis()).unwrap() <= now_ms());
     // Created in an hour: the tip comes before it.
     let later = now_ms() + 3_600_000;

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{
-    ByteBudget, Consumer, Lags, Rewind, Rewinds, Subscription, Worker, WorkerConfig,
+    ByteBudget, Consumer, Lags, Rewind, Rewinds, Subscription, Watermark, Worker, WorkerConfig,
 };
 
 use super::recorder::Recorder;
@@ -66,7 +66,7 @@ pub(crate) struct Running {
     pub(crate) budget: ByteBudget,
     pub(crate) worker: Arc<Worker>,
     pub(crate) rewinds: Rewinds,
-    pub(crate) watermark: watch::Receiver<Option<u64>>,
+    pub(crate) watermark: watch::Receiver<Option<Watermark>>,
     shutdown: CancellationToken,
     left: CancellationToken,
     consumer: JoinSet<()>,
@@ -158,10 +158,15 @@ impl World {
 }
 
 impl Running {
+    /// The fleet's watermark.
+    pub(crate) fn watermark_ms(&self) -> Option<u64> {
+        self.watermark.borrow().as_ref().map(|known| known.ms)
+    }
+
     /// Waits until the fleet's watermark is this.
     pub(crate) async fn until_watermark(&self, expected: Option<u64>) {
         let what = format!("the watermark is {expected:?}");
-        until(&what, async || *self.watermark.borrow() == expected).await;
+        until(&what, async || self.watermark_ms() == expected).await;
     }
 
     /// Tells it to stop and does not wait.

@@ -149,7 +149,7 @@ async fn run(program: Program, store: StateStore, mut orders: mpsc::Receiver<Ord
                 Some(Order::Die) | None => return,
             },
             Ok(()) = watermark.changed() => {
-                let told_ms = *watermark.borrow_and_update();
+                let told_ms = watermark.borrow_and_update().as_ref().map(|known| known.ms);
                 program.journal.watermark(&program.process, told_ms);
             }
             Some(drained) = consuming.join_next() => {

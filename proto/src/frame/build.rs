@@ -212,6 +212,11 @@ impl FrameBuilder {
         self.read_ms = if self.read_ms == 0 { read_ms } else { self.read_ms.min(read_ms) };
     }
 
+    /// What was told by [`FrameBuilder::read_at`]; 0 if nothing was.
+    pub const fn read_ms(&self) -> u64 {
+        self.read_ms
+    }
+
     /// Makes the frame of what was pushed, and leaves the builder empty whatever the outcome. A compression that
     /// does not shrink the body is not used. The frame's memory is exactly its length.
     ///

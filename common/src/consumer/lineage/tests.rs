@@ -22,6 +22,8 @@ fn lease(id: &str, parents: &[&str], epoch: u64, checkpoint: &str) -> Lease {
         target: None,
         settling_ms: None,
         ended: None,
+        lanes: Default::default(),
+        parked: Default::default(),
     }
 }
 

@@ -20,6 +20,8 @@ fn lease(shard: &str, owner: Option<&str>, epoch: u64) -> Lease {
         target: None,
         settling_ms: None,
         ended: None,
+        lanes: Default::default(),
+        parked: Default::default(),
     }
 }
 

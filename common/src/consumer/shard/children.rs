@@ -10,6 +10,7 @@ use crate::retry::Backoff;
 use super::super::checkpoint::Checkpoint;
 use super::super::onset::settling_after;
 use super::super::outcome::{Adopted, Children};
+use super::super::parked::ParkedLanes;
 use super::super::processor::Processor;
 use super::super::progress::Stage;
 use super::super::source::{Shard, StreamSource};
@@ -22,7 +23,8 @@ where
     P: Processor<Record = S::Record>,
 {
     /// Takes on the children of the shard, which has ended.
-    pub(super) async fn pass_on(&self, ended: Ended, told: Vec<Shard>) -> Children {
+    pub(super) async fn pass_on(&self, ended: Ended, parked: ParkedLanes, told: Vec<Shard>) -> Children {
+        let parent = self.ended_lease(ended, parked);
         let ended_at = Instant::now();
         self.task.progress.enter(Stage::Children);
         let known = self.task.kin.children(&self.lease.shard);
@@ -35,7 +37,7 @@ where
         for child in children {
             // After so long others may have read it to its end, and deleted its lease: a full listing tells.
             let is_late = ended_at.elapsed() >= self.task.worker.config().lease_duration;
-            match if is_late { Ok(None) } else { self.take_on(&child, ended).await } {
+            match if is_late { Ok(None) } else { self.take_on(&child, &parent).await } {
                 Ok(adopted) => found.adopted.extend(adopted),
                 // The next full listing finds it.
                 Err(error) => {
@@ -70,11 +72,11 @@ where
     }
 
     /// Writes a child's lease, to be begun with its first record, and takes it if its parents are all finished and there is room for it.
-    async fn take_on(&self, child: &Shard, ended: Ended) -> Result<Option<Adopted>, StoreError> {
+    async fn take_on(&self, child: &Shard, parent: &Lease) -> Result<Option<Adopted>, StoreError> {
         let (task, stream) = (self.task, &*self.lease.stream);
         let (store, me) = (task.worker.store(), task.worker.id());
         let _permit = task.state_writes.acquire().await;
-        let mut parents = vec![self.ended_lease(ended)];
+        let mut parents = vec![parent.clone()];
         for parent in child.parents.iter().filter(|parent| **parent != *self.lease.shard) {
             match store.lease(stream, parent).await? {
                 Some(lease) if lease.checkpoint.is_end() => parents.push(lease),
@@ -94,7 +96,9 @@ where
         // If what shards are done into has another state by now, the child's tenure finds out.
         let target = self.lease.target.as_deref().filter(|_| task.rewinds.config().is_some());
         let settling_ms = target.and_then(|target| settling_after(&parents, target));
-        let onset = Onset { target, settling_ms, back_to: None };
+        let new = Lease::new(stream, &child.id, 0, Checkpoint::TrimHorizon);
+        let lanes = task.lane_onset(&new, &parents);
+        let onset = Onset { target, settling_ms, lanes, back_to: None };
         let begin = Begin::OwnedBy(me);
         if let Some(lease) = store.create_child_lease(&self.lease, child, begin, &onset).await? {
             return Ok(adopted(lease));
@@ -118,9 +122,15 @@ where
     }
 
     /// The lease as it is now that the shard has ended.
-    fn ended_lease(&self, ended: Ended) -> Lease {
-        let settling_ms = self.progressed().settling_ms;
-        Lease { checkpoint: Checkpoint::ShardEnd, ended: Some(ended), settling_ms, ..self.lease.clone() }
+    fn ended_lease(&self, ended: Ended, parked: ParkedLanes) -> Lease {
+        let settling_ms = self.kept.as_ref().and_then(|kept| kept.settling.lock().until_ms());
+        Lease {
+            checkpoint: Checkpoint::ShardEnd,
+            ended: Some(ended),
+            settling_ms,
+            parked,
+            ..self.lease.clone()
+        }
     }
 }
 

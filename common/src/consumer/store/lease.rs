@@ -1,13 +1,16 @@
 //! Leases: who reads a shard, and how far it got.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, ReturnValue, TransactWriteItem};
 
 use super::super::checkpoint::Checkpoint;
+use super::super::parked::{LaneOnset, ParkedLanes};
 use super::super::source::Shard;
 use super::item::{Attributes, Item, key, n, new_item, s};
+use super::parked::{parked_value, read_parked, write_parked};
 use super::{StateStore, StoreError};
 use crate::aws::CallError;
 
@@ -46,6 +49,11 @@ pub struct Lease {
     pub settling_ms: Option<u64>,
     /// When and how it was read to its end. `None` of a shard that is finished because it is gone.
     pub ended: Option<Ended>,
+    /// The lanes that it speaks for: each has everything below the checkpoint, or is parked. Empty in a fleet without
+    /// lanes, and until the shard is begun.
+    pub lanes: BTreeSet<String>,
+    /// The lanes that are parked on the shard.
+    pub parked: ParkedLanes,
 }
 
 /// How a shard was read to its end.
@@ -85,6 +93,8 @@ pub struct Onset<'a> {
     pub target: Option<&'a str>,
     /// See [`Lease::settling_ms`]; `None` leaves it as it is.
     pub settling_ms: Option<u64>,
+    /// See [`Lease::lanes`] and [`Lease::parked`]; `None` leaves them as they are.
+    pub lanes: Option<LaneOnset>,
 }
 
 /// What an owner writes about its shard.
@@ -98,6 +108,8 @@ pub struct Progressed {
     pub rewind: Option<Checkpoint>,
     /// See [`Lease::settling_ms`]; `None` leaves it as it is.
     pub settling_ms: Option<u64>,
+    /// See [`Lease::parked`]; `None` leaves it as it is.
+    pub parked: Option<ParkedLanes>,
 }
 
 /// Who gets a lease that is given up.
@@ -110,6 +122,37 @@ pub struct Recipient<'a> {
 }
 
 impl Lease {
+    /// A lease that nobody owns, with nothing to say beside its checkpoint.
+    pub fn new(stream: &str, shard: &str, epoch: u64, checkpoint: Checkpoint) -> Self {
+        Self {
+            stream: stream.into(),
+            shard: shard.into(),
+            parents: Vec::new(),
+            owner: None,
+            epoch,
+            checkpoint,
+            bytes_per_s: 0,
+            seen_ms: 0,
+            given: false,
+            rewind: None,
+            target: None,
+            settling_ms: None,
+            ended: None,
+            lanes: BTreeSet::new(),
+            parked: ParkedLanes::new(),
+        }
+    }
+
+    /// The lanes that its records are read for.
+    pub fn attached(&self) -> BTreeSet<String> {
+        self.lanes.iter().filter(|lane| !self.parked.contains_key(*lane)).cloned().collect()
+    }
+
+    /// Whether nothing is left to be done: the shard was read to its end, and no lane is parked on it.
+    pub fn is_over(&self) -> bool {
+        self.checkpoint.is_end() && self.parked.is_empty()
+    }
+
     /// Whether somebody began to read the shard, which nobody may before its parents are finished.
     pub fn has_started(&self) -> bool {
         self.epoch > 0
@@ -228,11 +271,7 @@ impl StateStore {
         onset: &Onset<'_>,
     ) -> Result<Lease, StoreError> {
         let mut expression = "SET #owner = :new_owner, epoch = :new_epoch".to_owned();
-        let mut values = vec![
-            (":new_owner", s(owner)),
-            (":new_epoch", n(lease.epoch + 1)),
-            (":end", s(Checkpoint::ShardEnd.to_string())),
-        ];
+        let mut values = vec![(":new_owner", s(owner)), (":new_epoch", n(lease.epoch + 1))];
         if let Some(back_to) = &onset.back_to {
             expression.push_str(", checkpoint = :back, rewind = :back");
             values.push((":back", s(back_to.to_string())));
@@ -245,8 +284,25 @@ impl StateStore {
             expression.push_str(", settling_ms = :settling");
             values.push((":settling", n(settling_ms)));
         }
+        let mut remove = "";
+        if let Some(lanes) = &onset.lanes {
+            remove = write_parked(&lanes.parked, &mut expression, &mut values);
+            if !lanes.known.is_empty() {
+                expression.push_str(", lanes = :lanes");
+                values.push((":lanes", AttributeValue::Ss(lanes.known.iter().cloned().collect())));
+            }
+        }
+        // One that is taken for its parked lanes is at its end.
+        let and = match lease.checkpoint.is_end() {
+            true => "",
+            false => {
+                values.push((":end", s(Checkpoint::ShardEnd.to_string())));
+                " AND checkpoint <> :end"
+            }
+        };
         expression.push_str(" REMOVE given");
-        let attributes = self.update(lease, &expression, " AND checkpoint <> :end", &values).await?;
+        expression.push_str(remove);
+        let attributes = self.update(lease, &expression, and, &values).await?;
         read_lease(&Item { table: self.table(), attributes: &attributes }, &lease.stream)
     }
 
@@ -261,10 +317,12 @@ impl StateStore {
         checkpoint: &Checkpoint,
         progressed: Progressed,
     ) -> Result<(), StoreError> {
-        let (mut set, mut values) = progressed.into_set();
+        let Changes { mut set, mut values, remove } = progressed.into_changes();
         set.push_str(", checkpoint = :checkpoint");
         values.push((":checkpoint", s(checkpoint.to_string())));
-        self.update(lease, &set, not_after_end(checkpoint, &mut values), &values).await.map(|_| ())
+        // Of one that is at its end what is parked moves on.
+        let and = if lease.checkpoint.is_end() { "" } else { not_after_end(checkpoint, &mut values) };
+        self.update(lease, &join(set, &[remove]), and, &values).await.map(|_| ())
     }
 
     /// Writes that the shard was read to its end and all of it is done, if `lease` still has it.
@@ -277,7 +335,7 @@ impl StateStore {
         ended: Ended,
         progressed: Progressed,
     ) -> Result<(), StoreError> {
-        let (mut set, mut values) = progressed.into_set();
+        let Changes { mut set, mut values, remove } = progressed.into_changes();
         set.push_str(", checkpoint = :checkpoint, ended_ms = :ended");
         values.push((":checkpoint", s(Checkpoint::ShardEnd.to_string())));
         values.push((":ended", n(ended.at_ms)));
@@ -285,7 +343,7 @@ impl StateStore {
             set.push_str(", watermark_ms = :watermark");
             values.push((":watermark", n(watermark_ms)));
         }
-        self.update(lease, &set, "", &values).await.map(|_| ())
+        self.update(lease, &join(set, &[remove]), "", &values).await.map(|_| ())
     }
 
     /// Gives the lease up with its last checkpoint, in one write: to the worker `to`, or to whoever takes it, so
@@ -300,7 +358,8 @@ impl StateStore {
         progressed: Progressed,
         to: Option<Recipient<'_>>,
     ) -> Result<(), StoreError> {
-        let (mut set, mut values) = progressed.into_set();
+        let Changes { mut set, mut values, remove } = progressed.into_changes();
+        let mut owner = "";
         let and = checkpoint.map_or("", |checkpoint| {
             set.push_str(", checkpoint = :checkpoint");
             values.push((":checkpoint", s(checkpoint.to_string())));
@@ -315,9 +374,9 @@ impl StateStore {
                     (":given", AttributeValue::Bool(to.for_balance)),
                 ]);
             }
-            None => set.push_str(" REMOVE #owner"),
+            None => owner = ", #owner",
         }
-        self.update(lease, &set, and, &values).await.map(|_| ())
+        self.update(lease, &join(set, &[owner, remove]), and, &values).await.map(|_| ())
     }
 
     /// Removes the lease of a finished shard, if nobody changed it since.
@@ -330,7 +389,7 @@ impl StateStore {
             .delete_item()
             .table_name(&self.table)
             .set_key(Some(key(partition(&lease.stream), sort(&lease.shard))))
-            .condition_expression("epoch = :epoch AND checkpoint = :end")
+            .condition_expression("epoch = :epoch AND checkpoint = :end AND attribute_not_exists(parked)")
             .expression_attribute_values(":epoch", n(lease.epoch))
             .expression_attribute_values(":end", s(Checkpoint::ShardEnd.to_string()))
             .send()
@@ -339,15 +398,45 @@ impl StateStore {
         fenced(answer.map(|_| ()), lease)
     }
 
-    /// Records that data was trimmed before it was read, for a repair to answer.
+    /// Records that data was trimmed before it was read, for a repair to answer; asks for a backfill for the lanes
+    /// that it was to be read for.
     ///
     /// # Errors
     /// When the call fails.
-    pub async fn record_gap(&self, lease: &Lease, after: &Checkpoint, at_ms: u64) -> Result<(), CallError> {
+    pub async fn record_gap(
+        &self,
+        lease: &Lease,
+        lanes: &BTreeSet<String>,
+        after: &Checkpoint,
+        at_ms: u64,
+    ) -> Result<(), CallError> {
+        for lane in lanes {
+            let why = format!("records of shard {} were trimmed after {after}", lease.shard);
+            self.ask_backfill(lane, &lease.stream, &why, at_ms).await?;
+        }
         let mut item = new_item(format!("gap#{}", lease.stream), format!("{}#{at_ms}", lease.shard));
         item.insert("after".to_owned(), s(after.to_string()));
         item.insert("at_ms".to_owned(), n(at_ms));
         self.put_new(item).await.map(|_| ())
+    }
+
+    /// The lease speaks for `lane` no more. It begins a new epoch, so that its owner, who may know the lane as parked,
+    /// writes nothing more of it.
+    pub(super) async fn forget_in(&self, lease: &Lease, lane: &str) -> Result<(), StoreError> {
+        let (mut lanes, mut parked) = (lease.lanes.clone(), lease.parked.clone());
+        lanes.remove(lane);
+        parked.remove(lane);
+        let mut set = "SET epoch = :new_epoch".to_owned();
+        let mut values = vec![(":new_epoch", n(lease.epoch + 1))];
+        let mut removed = vec![write_parked(&parked, &mut set, &mut values)];
+        match lanes.is_empty() {
+            true => removed.push(", lanes"),
+            false => {
+                set.push_str(", lanes = :lanes");
+                values.push((":lanes", AttributeValue::Ss(lanes.into_iter().collect())));
+            }
+        }
+        self.update(lease, &join(set, &removed), "", &values).await.map(|_| ())
     }
 
     /// Changes the lease if it is still as it was read, and if what `and` adds to the condition holds. Returns it
@@ -385,8 +474,8 @@ impl StateStore {
 }
 
 impl Progressed {
-    /// The expression that sets it, to which more can be added.
-    fn into_set(self) -> (String, Vec<(&'static str, AttributeValue)>) {
+    /// What writes it, to which more can be added.
+    fn into_changes(self) -> Changes {
         let mut set = "SET bytes_per_s = :rate, seen_ms = :seen".to_owned();
         let mut values = vec![(":rate", n(self.bytes_per_s)), (":seen", n(self.seen_ms))];
         if let Some(rewind) = self.rewind {
@@ -397,8 +486,26 @@ impl Progressed {
             set.push_str(", settling_ms = :settling");
             values.push((":settling", n(settling_ms)));
         }
-        (set, values)
+        let remove = self.parked.map_or("", |parked| write_parked(&parked, &mut set, &mut values));
+        Changes { set, values, remove }
     }
+}
+
+/// Changes of an item: what is set, and one attribute that goes, with a comma before it.
+struct Changes {
+    set: String,
+    values: Vec<(&'static str, AttributeValue)>,
+    remove: &'static str,
+}
+
+/// The whole expression.
+fn join(mut set: String, removed: &[&str]) -> String {
+    let removed = removed.concat();
+    if let Some(removed) = removed.strip_prefix(',') {
+        set.push_str(" REMOVE");
+        set.push_str(removed);
+    }
+    set
 }
 
 fn new_lease(
@@ -408,23 +515,19 @@ fn new_lease(
     begin: Begin<'_>,
     onset: &Onset<'_>,
 ) -> (Lease, Attributes) {
+    let epoch = u64::from(begin != Begin::AfterParents);
+    let lanes = onset.lanes.clone().unwrap_or_default();
     let lease = Lease {
-        stream: stream.into(),
-        shard: shard.id.as_str().into(),
         parents: shard.parents.clone(),
         owner: match begin {
             Begin::OwnedBy(owner) => Some(owner.to_owned()),
             Begin::AfterParents | Begin::Now => None,
         },
-        epoch: u64::from(begin != Begin::AfterParents),
-        checkpoint: start.clone(),
-        bytes_per_s: 0,
-        seen_ms: 0,
-        given: false,
-        rewind: None,
         target: onset.target.map(str::to_owned),
         settling_ms: onset.settling_ms,
-        ended: None,
+        lanes: lanes.known,
+        parked: lanes.parked,
+        ..Lease::new(stream, &shard.id, epoch, start.clone())
     };
     let mut item = new_item(partition(stream), sort(&shard.id));
     item.insert("epoch".to_owned(), n(lease.epoch));
@@ -437,6 +540,12 @@ fn new_lease(
     }
     if let Some(settling_ms) = lease.settling_ms {
         item.insert("settling_ms".to_owned(), n(settling_ms));
+    }
+    if !lease.lanes.is_empty() {
+        item.insert("lanes".to_owned(), AttributeValue::Ss(lease.lanes.iter().cloned().collect()));
+    }
+    if !lease.parked.is_empty() {
+        item.insert("parked".to_owned(), parked_value(&lease.parked));
     }
     if !shard.parents.is_empty() {
         item.insert("parents".to_owned(), AttributeValue::Ss(shard.parents.clone()));
@@ -487,6 +596,8 @@ pub(super) fn read_lease(item: &Item<'_>, stream: &Arc<str>) -> Result<Lease, St
         target: item.optional_text("target_state")?.map(str::to_owned),
         settling_ms: item.optional_number("settling_ms")?,
         ended: item.optional_number("ended_ms")?.map(ended).transpose()?,
+        lanes: item.text_set("lanes")?.into_iter().collect(),
+        parked: read_parked(item)?,
     })
 }
 

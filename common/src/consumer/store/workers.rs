@@ -85,11 +85,14 @@ impl StateStore {
         };
         // A set in DynamoDB cannot be empty.
         let streams = (!report.streams.is_empty()).then(|| report.streams.iter().cloned().collect());
-        let (coverage, leases) = (report.coverage, report.coverage.map(|coverage| coverage.leases));
+        let (coverage, leases) =
+            (report.coverage.as_ref(), report.coverage.as_ref().map(|coverage| coverage.leases));
+        let parked = coverage.map(|of| &of.parked).filter(|parked| !parked.is_empty());
         optional("streams", ":streams", streams.map(AttributeValue::Ss));
         optional("covers", ":covers", leases.map(|set| n(set.leases)));
         optional("covers_digest", ":digest", leases.map(|set| n(set.digest)));
         optional("watermark_ms", ":watermark", coverage.and_then(|of| of.watermark_ms).map(n));
+        optional("parked", ":parked", parked.map(|of| AttributeValue::Ss(of.iter().cloned().collect())));
         if !absent.is_empty() {
             set.push_str(&format!(" REMOVE {}", absent.join(", ")));
         }
@@ -174,7 +177,8 @@ fn read_coverage(item: &Item<'_>) -> Result<Option<Coverage>, StoreError> {
     let set = (item.optional_number("covers")?, item.optional_number("covers_digest")?);
     let (Some(leases), Some(digest)) = set else { return Ok(None) };
     let watermark_ms = item.optional_number("watermark_ms")?;
-    Ok(Some(Coverage { leases: LeaseSet { leases, digest }, watermark_ms }))
+    let parked = item.text_set("parked")?.into_iter().collect();
+    Ok(Some(Coverage { leases: LeaseSet { leases, digest }, watermark_ms, parked }))
 }
 
 fn fenced(answer: Result<(), CallError>, worker: &str) -> Result<(), StoreError> {

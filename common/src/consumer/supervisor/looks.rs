@@ -183,11 +183,8 @@ where
             match self.worker.store().stream_state(&name, true).await {
                 Ok(state) => {
                     let mine = |lease: &Lease| lease.owner.as_deref() == Some(self.worker.id());
-                    let left: Vec<Lease> = state
-                        .leases
-                        .into_iter()
-                        .filter(|lease| mine(lease) && !lease.checkpoint.is_end())
-                        .collect();
+                    let left: Vec<Lease> =
+                        state.leases.into_iter().filter(|lease| mine(lease) && !lease.is_over()).collect();
                     left.into_iter().for_each(|lease| self.release(lease));
                 }
                 Err(error) => {

@@ -73,6 +73,7 @@ where
             progress: Arc::clone(&progress),
             kin: stream.kin.clone(),
             rewinds: self.rewinds.clone(),
+            lanes: Arc::clone(&self.lanes),
             fence: self.fence.clone(),
             state_writes: Arc::clone(&self.state_writes),
             tenure,
@@ -121,6 +122,13 @@ where
                 self.failed.remove(&key);
                 if !shutdown.is_cancelled() {
                     self.worker.report_change();
+                }
+            }
+            Ok(ShardExit::CaughtUp) => {
+                tracing::info!(stream, shard, "an ended shard is caught up");
+                self.failed.remove(&key);
+                if let Some(stream) = self.streams.get_mut(&key.stream) {
+                    stream.audit_by(Instant::now());
                 }
             }
             Ok(ShardExit::Ended(children)) => self.shard_ended(&key, children, shutdown),

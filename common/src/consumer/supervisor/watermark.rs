@@ -19,7 +19,7 @@ use super::super::coverage::{Coverage, LeaseSet};
 use super::super::processor::Processor;
 use super::super::source::StreamSource;
 use super::super::store::{StoreError, StreamState};
-use super::super::watermark::{Hold, StreamLeases, fleet_watermark};
+use super::super::watermark::{Hold, StreamLeases, Watermark, fleet_watermark, lanes_behind};
 use super::Consumer;
 use super::looks::{View, look_at};
 
@@ -29,15 +29,25 @@ const UNKNOWN_LOG_AFTER: Duration = Duration::from_secs(10);
 /// A read of one stream's leases may take as long as a finished shard is kept, or this.
 const READ_MAX: Duration = Duration::from_secs(1);
 
+/// What was read for the watermark.
+pub(super) enum FleetRead {
+    /// The leases.
+    Leases(Result<Result<View, StoreError>, JoinError>),
+    /// Which lanes wait for a backfill.
+    Lanes(Result<Result<Watermark, StoreError>, JoinError>),
+}
+
 /// What is known for it.
 pub(super) struct FleetWatermark {
-    told: watch::Sender<Option<u64>>,
+    told: watch::Sender<Option<Watermark>>,
     streams_min: usize,
     /// The leases as they were read last, while this worker tells the watermark.
     leases: Option<BTreeMap<Arc<str>, StreamState>>,
     /// Streams that nothing is left of, though others may not have noticed.
     over: BTreeSet<Arc<str>>,
     reads: JoinSet<Result<View, StoreError>>,
+    /// Of a watermark that is told when it is known which lanes wait for a backfill.
+    checks: JoinSet<Result<Watermark, StoreError>>,
     read_at: Option<Instant>,
     /// What leases the workers said they had when they were read last.
     read_for: BTreeMap<String, Option<LeaseSet>>,
@@ -55,6 +65,7 @@ impl FleetWatermark {
             leases: None,
             over: BTreeSet::new(),
             reads: JoinSet::new(),
+            checks: JoinSet::new(),
             read_at: None,
             read_for: BTreeMap::new(),
             pause: WATERMARK_INTERVAL,
@@ -67,13 +78,17 @@ impl FleetWatermark {
         self.streams_min = streams_min.max(1);
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<Option<u64>> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Watermark>> {
         self.told.subscribe()
     }
 
-    /// The leases were read; `None` while they are not.
-    pub(super) async fn join_next_read(&mut self) -> Option<Result<Result<View, StoreError>, JoinError>> {
-        self.reads.join_next().await
+    /// Something was read; `None` while nothing is.
+    pub(super) async fn join_next(&mut self) -> Option<FleetRead> {
+        tokio::select! {
+            Some(read) = self.reads.join_next() => Some(FleetRead::Leases(read)),
+            Some(checked) = self.checks.join_next() => Some(FleetRead::Lanes(checked)),
+            else => None,
+        }
     }
 
     /// It is not this worker's to tell.
@@ -81,6 +96,7 @@ impl FleetWatermark {
         self.tell(None);
         self.leases = None;
         self.reads.abort_all();
+        self.checks.abort_all();
         self.unknown_since = None;
     }
 
@@ -92,8 +108,25 @@ impl FleetWatermark {
         }
     }
 
-    fn tell(&self, watermark_ms: Option<u64>) {
-        self.told.send_if_modified(|told| std::mem::replace(told, watermark_ms) != watermark_ms);
+    fn tell(&self, watermark: Option<Watermark>) {
+        self.told.send_if_modified(|told| {
+            let is_new = *told != watermark;
+            *told = watermark;
+            is_new
+        });
+    }
+
+    /// The lanes that a watermark holds for are known.
+    fn checked(&mut self, checked: Result<Result<Watermark, StoreError>, JoinError>) {
+        match checked {
+            Ok(Ok(watermark)) => self.tell(Some(watermark)),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "it cannot be told which lanes wait for a backfill; the watermark stands still");
+                self.tell(None);
+            }
+            Err(stopped) if stopped.is_cancelled() => {}
+            Err(panicked) => tracing::error!(%panicked, "the lanes could not be read"),
+        }
     }
 
     /// Whether the leases are to be read again now: soon if the workers say they have others, and ever less often
@@ -101,7 +134,7 @@ impl FleetWatermark {
     fn is_read_due(&mut self, coverages: &BTreeMap<String, Option<Coverage>>, pause_max: Duration) -> bool {
         let now = Instant::now();
         let sets: BTreeMap<String, Option<LeaseSet>> =
-            coverages.iter().map(|(worker, of)| (worker.clone(), of.map(|of| of.leases))).collect();
+            coverages.iter().map(|(worker, of)| (worker.clone(), of.as_ref().map(|of| of.leases))).collect();
         let is_new = sets != self.read_for;
         let pause = if is_new { WATERMARK_INTERVAL } else { self.pause };
         let is_early = self.read_at.is_some_and(|at| now.duration_since(at) < pause);
@@ -142,8 +175,8 @@ where
         let mut streams: BTreeSet<Arc<str>> = self.streams.keys().cloned().chain(others).collect();
         streams.retain(|stream| !self.fleet.over.contains(stream) || self.streams.contains_key(stream));
         match self.fleet_watermark(&streams, &coverages) {
-            Ok(watermark_ms) => {
-                self.fleet.tell(Some(watermark_ms));
+            Ok(watermark) => {
+                self.tell_of_lanes(watermark);
                 self.fleet.unknown_since = None;
             }
             Err(hold) => {
@@ -163,7 +196,7 @@ where
         &self,
         streams: &BTreeSet<Arc<str>>,
         coverages: &BTreeMap<String, Option<Coverage>>,
-    ) -> Result<u64, Hold> {
+    ) -> Result<Watermark, Hold> {
         let (found, expected) =
             (self.streams.values().filter(|of| !of.superseded).count(), self.fleet.streams_min);
         if found < expected {
@@ -176,7 +209,26 @@ where
             let superseded = self.streams.get(stream).is_some_and(|of| of.superseded);
             read.push(StreamLeases { stream, state, superseded, settle: self.settle(stream) });
         }
-        fleet_watermark(&read, coverages, self.rewinds.target().as_deref(), now_ms())
+        let ms = fleet_watermark(&read, coverages, self.rewinds.target().as_deref(), now_ms())?;
+        Ok(Watermark { ms, behind: lanes_behind(&read, coverages) })
+    }
+
+    /// Tells the watermark when it is known which lanes wait for a backfill. Whoever finds that one lacks something asks
+    /// for it before its word says that the lane is not parked: so what is read after that word has it.
+    fn tell_of_lanes(&mut self, mut watermark: Watermark) {
+        if self.lanes.lanes.is_empty() {
+            return self.fleet.tell(Some(watermark));
+        }
+        if !self.fleet.checks.is_empty() {
+            return;
+        }
+        let store = self.worker.store().clone();
+        self.fleet.checks.spawn(async move {
+            let lanes = store.lanes().await?;
+            let waiting = lanes.into_iter().filter(|(_, lane)| !lane.backfills.is_empty());
+            watermark.behind.extend(waiting.map(|(name, _)| name));
+            Ok(watermark)
+        });
     }
 
     /// How long a finished shard's children may take to show.
@@ -184,8 +236,15 @@ where
         self.streams.get(stream).map_or(CHILDREN_SETTLE, |of| of.source.children_settle())
     }
 
-    /// The leases were read for the watermark.
-    pub(super) fn leases_read(&mut self, read: Result<Result<View, StoreError>, JoinError>) {
+    /// Something was read for the watermark.
+    pub(super) fn fleet_read(&mut self, read: FleetRead) {
+        match read {
+            FleetRead::Leases(leases) => self.leases_read(leases),
+            FleetRead::Lanes(lanes) => self.fleet.checked(lanes),
+        }
+    }
+
+    fn leases_read(&mut self, read: Result<Result<View, StoreError>, JoinError>) {
         match read {
             Ok(Ok(view)) => {
                 self.see_leases(&view);

@@ -25,6 +25,8 @@ fn lease(shard: &str, parents: &[&str], owner: Option<&str>, epoch: u64) -> Leas
         target: None,
         settling_ms: None,
         ended: None,
+        lanes: Default::default(),
+        parked: Default::default(),
     }
 }
 
@@ -37,7 +39,7 @@ fn ended(shard: &str, parents: &[&str], at_ms: u64, watermark_ms: Option<u64>) -
 fn says(watermark_ms: Option<u64>, leases: &[&Lease]) -> Option<Coverage> {
     let mut set = LeaseSet::default();
     leases.iter().for_each(|lease| set.add(&lease.stream, &lease.shard, lease.epoch));
-    Some(Coverage { leases: set, watermark_ms })
+    Some(Coverage { leases: set, watermark_ms, parked: Default::default() })
 }
 
 fn reckon(leases: &[Lease], members: &[(&str, Option<Coverage>)]) -> Result<u64, Hold> {
@@ -59,7 +61,7 @@ fn reckon_target(
     members: &[(&str, Option<Coverage>)],
     target: Option<&str>,
 ) -> Result<u64, Hold> {
-    let members = members.iter().map(|(worker, of)| ((*worker).to_owned(), *of)).collect();
+    let members = members.iter().map(|(worker, of)| ((*worker).to_owned(), of.clone())).collect();
     fleet_watermark(&[StreamLeases { stream: "s", state, superseded, settle: SETTLE }], &members, target, NOW)
 }
 
@@ -422,10 +424,10 @@ proptest! {
         }
         let target = world.target();
         let picked = picks.chunks_exact(WORKERS + 1).map(|picks| {
-            let words = world.words.iter().zip(picks).map(|(words, pick)| *pick.get(words));
+            let words = world.words.iter().zip(picks).map(|(words, pick)| pick.get(words).clone());
             (picks[WORKERS].get(&world.views), words.collect::<Vec<_>>())
         });
-        let latest = world.words.iter().filter_map(|words| words.last().copied()).collect();
+        let latest = world.words.iter().filter_map(|words| words.last().cloned()).collect();
         for (state, words) in picked.chain(world.views.last().map(|state| (state, latest))) {
             let members = (0..WORKERS).map(worker).zip(words.into_iter().map(Some)).collect();
             let stream = StreamLeases { stream: "s", state, superseded: false, settle: SETTLE };

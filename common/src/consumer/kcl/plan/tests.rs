@@ -35,20 +35,10 @@ fn fresh(leases: &[KclLease], listed: &[&str]) -> Plan {
 
 /// Our leases as an import of this plan writes them.
 fn written(plan: &Plan) -> StreamState {
-    let lease = |planned: &Planned| Lease {
-        stream: "stream".into(),
-        shard: planned.shard.id.as_str().into(),
-        parents: planned.shard.parents.clone(),
-        owner: None,
-        epoch: u64::from(planned.begin == Begin::Now),
-        checkpoint: planned.checkpoint.clone(),
-        bytes_per_s: 0,
-        seen_ms: 0,
-        given: false,
-        rewind: None,
-        target: None,
-        settling_ms: None,
-        ended: None,
+    let lease = |planned: &Planned| {
+        let epoch = u64::from(planned.begin == Begin::Now);
+        let lease = Lease::new("stream", &planned.shard.id, epoch, planned.checkpoint.clone());
+        Lease { parents: planned.shard.parents.clone(), ..lease }
     };
     let leases = plan.layers().into_iter().flatten().map(lease).collect();
     StreamState { start: Some(Checkpoint::TrimHorizon), leases, ..StreamState::default() }

@@ -1,0 +1,392 @@
+//! Brings parked lanes of a shard up to the others: the second reader of the shard.
+//!
+//! One at a time on a shard (DynamoDB Streams lets two processes read one: the shard's own reader is the other), for the
+//! parked lanes that can take more now. It has its own window and its own byte budget, so that it takes nothing from
+//! those that are up to date. When it has handed on all that the shard's reader has read, the lanes join that one; when
+//! all it handed on is done they are parked no more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::clock::now_ms;
+use crate::limits::WINDOW_RECORDS_MAX;
+use crate::retry::Backoff;
+
+use super::ack::{AckStatus, LaneWatch, ShardAcks, earlier};
+use super::budget::{ByteBudget, BytePermit};
+use super::checkpoint::Checkpoint;
+use super::lanes::Lanes;
+use super::parked::{Lane, ParkReason};
+use super::parking::{Parking, to_park};
+use super::processor::{Asked, Delivery, Processor};
+use super::source::{Page, SourceError, StreamSource};
+use super::store::Lease;
+use super::tip::Tip;
+use super::worker::Worker;
+
+/// What a consumer is told of its lanes.
+#[derive(Clone, Debug)]
+pub struct LaneConfig {
+    /// The lanes.
+    pub lanes: Vec<Lane>,
+    /// Those that can take more now: they answer, and little waits for them.
+    pub ready: watch::Receiver<Lanes>,
+    /// When one is parked.
+    pub parking: Parking,
+    /// What catching up may hold of records that were read and are not done, in bytes.
+    pub catch_up_bytes_max: usize,
+    /// Shards that are caught up at a time.
+    pub catch_ups_max: usize,
+    /// Bytes that catching up reads in a second, on all shards together.
+    pub catch_up_bytes_per_s: usize,
+}
+
+/// What the shards of a process share of their lanes.
+#[derive(Debug)]
+pub(super) struct LaneContext {
+    pub(super) lanes: Vec<Lane>,
+    pub(super) parking: Parking,
+    ready: watch::Receiver<Lanes>,
+    budget: ByteBudget,
+    passes: Semaphore,
+    bytes_per_s: usize,
+    next_read: Mutex<Instant>,
+    open: Mutex<Open>,
+}
+
+/// The shards that are read.
+#[derive(Debug, Default)]
+struct Open {
+    next_id: u64,
+    shards: HashMap<u64, (ShardAcks, LaneWatch)>,
+}
+
+/// A shard whose lanes are looked after.
+pub(super) struct Watched<'a> {
+    context: &'a LaneContext,
+    id: u64,
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.context.open.lock().shards.remove(&self.id);
+    }
+}
+
+impl Default for LaneContext {
+    /// No lanes.
+    fn default() -> Self {
+        let (_, ready) = watch::channel(Lanes::NONE);
+        let parking =
+            Parking { after: Duration::MAX, lane_bytes_max: usize::MAX, lane_records_max: usize::MAX };
+        let lanes = Vec::new();
+        let config = LaneConfig {
+            lanes,
+            ready,
+            parking,
+            catch_up_bytes_max: 0,
+            catch_ups_max: 0,
+            catch_up_bytes_per_s: 0,
+        };
+        Self::new(config)
+    }
+}
+
+impl LaneContext {
+    pub(super) fn new(config: LaneConfig) -> Self {
+        Self {
+            lanes: config.lanes,
+            parking: config.parking,
+            ready: config.ready,
+            budget: ByteBudget::new(config.catch_up_bytes_max),
+            passes: Semaphore::new(config.catch_ups_max.max(1)),
+            bytes_per_s: config.catch_up_bytes_per_s.max(1),
+            next_read: Mutex::new(Instant::now()),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The lanes of a shard are parked if they hold up the others, until the answer is dropped.
+    pub(super) fn watch(&self, acks: &ShardAcks) -> Watched<'_> {
+        let mut open = self.open.lock();
+        let id = open.next_id;
+        open.next_id += 1;
+        open.shards.insert(id, (acks.clone(), LaneWatch::default()));
+        Watched { context: self, id }
+    }
+
+    /// Takes lanes out of the shards on which they hold up the others.
+    pub(super) fn park_laggards(&self, now: Instant) {
+        let mut open = self.open.lock();
+        let (shards, standings): (Vec<ShardAcks>, Vec<_>) =
+            open.shards.values_mut().map(|(acks, watch)| (acks.clone(), acks.standings(watch, now))).unzip();
+        drop(open);
+        for (shard, lane, reason) in to_park(&standings, &self.parking) {
+            if let Some(acks) = shards.get(shard) {
+                acks.park(lane, reason);
+            }
+        }
+    }
+
+    /// The names of these lanes.
+    pub(super) fn names(&self, lanes: Lanes) -> BTreeSet<String> {
+        lanes.iter().filter_map(|lane| self.lanes.get(lane)).map(|lane| lane.name.to_string()).collect()
+    }
+
+    /// Waits until one of `lanes` can take more, and tells which can.
+    async fn any_ready(&self, lanes: Lanes) -> Lanes {
+        let mut ready = self.ready.clone();
+        let known = ready.wait_for(|ready| !ready.and(lanes).is_empty()).await.map(|ready| ready.and(lanes));
+        match known {
+            Ok(ready) => ready,
+            // Whoever tells is gone: the process is about to end.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all of `lanes` can take more; `false` if that takes as long as parks one.
+    async fn all_ready(&self, lanes: Lanes) -> bool {
+        let mut ready = self.ready.clone();
+        let all = async { ready.wait_for(|ready| lanes.without(*ready).is_empty()).await.is_ok() };
+        tokio::time::timeout(self.parking.after, all).await == Ok(true)
+    }
+
+    /// Waits until as much may be read again, when `bytes` were.
+    async fn after_bytes(&self, bytes: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "a pause need not be exact")]
+        let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
+        let turn = {
+            let mut next = self.next_read.lock();
+            let turn = (*next).max(Instant::now());
+            *next = turn + takes;
+            turn
+        };
+        tokio::time::sleep_until(turn).await;
+    }
+}
+
+/// Everything that catching up on one shard needs.
+pub(super) struct CatchUp<'a, S, P> {
+    pub(super) source: &'a S,
+    pub(super) processor: &'a P,
+    pub(super) worker: &'a Worker,
+    pub(super) lanes: &'a LaneContext,
+    pub(super) lease: &'a Lease,
+    /// The shard's own.
+    pub(super) acks: &'a ShardAcks,
+    /// Whether lanes are parked on the shard that this process does not know.
+    pub(super) has_others: bool,
+}
+
+/// Why a pass did not reach the live position. The lanes' places are kept.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("a record was lost on its way, or given up after it had waited for too long")]
+    RecordLost,
+    #[error("they took no more for {0:?}")]
+    NotReady(Duration),
+}
+
+impl Pass {
+    fn check(&self) -> Result<(), PassError> {
+        let AckStatus { lost, parked, .. } = self.acks.status();
+        if lost || !parked.is_empty() { Err(PassError::RecordLost) } else { Ok(()) }
+    }
+}
+
+/// Where a pass is.
+struct Pass {
+    lanes: Lanes,
+    acks: ShardAcks,
+    place: Checkpoint,
+    iterator: Option<String>,
+    tip: Tip,
+    is_gap: bool,
+}
+
+impl<S, P> CatchUp<'_, S, P>
+where
+    S: StreamSource,
+    P: Processor<Record = S::Record>,
+{
+    /// Catches up whatever is parked, for as long as it is polled. Ends when nothing is parked any more, if the shard
+    /// is at its end.
+    pub(super) async fn run(&self) {
+        let mut pauses = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let parked = self.acks.changed_until(|acks| self.parked_here(acks)).await;
+            let Some(parked) = parked else { return };
+            let ready = self.lanes.any_ready(parked).await;
+            // The semaphore is never closed.
+            let Ok(permit) = self.lanes.passes.acquire().await else { return };
+            match Box::pin(self.pass(ready.and(self.acks.parked()))).await {
+                Ok(()) => pauses.reset(),
+                Err(error) => {
+                    let (shard, lanes) = (&*self.lease.shard, self.lanes.names(ready));
+                    tracing::warn!(shard, ?lanes, %error, "catching up was broken off; it goes on from where it was");
+                }
+            }
+            drop(permit);
+            tokio::time::sleep(pauses.next_pause()).await;
+        }
+    }
+
+    /// The parked lanes that this process knows, once there are any; nothing in an ended shard that has none at all.
+    fn parked_here(&self, acks: &ShardAcks) -> Option<Option<Lanes>> {
+        let parked = acks.parked().without(acks.attached());
+        match parked.is_empty() {
+            false => Some(Some(parked)),
+            true => (self.lease.checkpoint.is_end() && !self.has_others).then_some(None),
+        }
+    }
+
+    /// Reads from the earliest of their places until they are done with all there is.
+    async fn pass(&self, lanes: Lanes) -> Result<(), PassError> {
+        let places = lanes.iter().filter_map(|lane| self.acks.parked_at(lane));
+        let Some(place) = places.reduce(earlier) else { return Ok(()) };
+        let shard = &*self.lease.shard;
+        tracing::info!(shard, lanes = ?self.lanes.names(lanes), from = %place, "catching up");
+        let acks = ShardAcks::with_lanes(WINDOW_RECORDS_MAX, place.clone(), lanes, BTreeMap::new());
+        let mut pass = Pass { lanes, acks, place, iterator: None, tip: Tip::default(), is_gap: false };
+        let reached = self.read_on(&mut pass).await;
+        let done = match reached {
+            Ok(()) => self.settle(&pass).await,
+            Err(error) => Err(error),
+        };
+        self.advance(&pass);
+        if done.is_err() {
+            // Some may have joined; they are parked where they were until now.
+            lanes.iter().for_each(|lane| self.acks.park(lane, ParkReason::Stalled));
+        }
+        done
+    }
+
+    /// Hands on until the lanes have joined.
+    async fn read_on(&self, pass: &mut Pass) -> Result<(), PassError> {
+        loop {
+            pass.check()?;
+            if !self.lanes.all_ready(pass.lanes).await {
+                return Err(PassError::NotReady(self.lanes.parking.after));
+            }
+            let next_number = self.acks.next_number();
+            let permit = self.lanes.budget.reserve(self.source.pace().page_bytes_max).await;
+            let Some((page, asked)) = self.next_page(pass).await? else { continue };
+            let bytes = page.records.iter().map(|record| record.bytes).sum();
+            let (is_tip, is_end) = (pass.tip.is_found(&page), page.next.is_none());
+            pass.iterator.clone_from(&page.next);
+            self.hand_on(pass, page, permit, asked).await;
+            self.advance(pass);
+            if is_end {
+                pass.place = Checkpoint::ShardEnd;
+            }
+            if self.acks.join(pass.lanes, &pass.place)
+                || (is_tip && self.acks.join_at_tip(pass.lanes, next_number, pass.is_gap))
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(2 * self.source.pace().interval_min).await;
+            self.lanes.after_bytes(bytes).await;
+        }
+    }
+
+    /// The next page; nothing if its place had to be found anew.
+    async fn next_page(&self, pass: &mut Pass) -> Result<Option<(Page<S::Record>, Asked)>, PassError> {
+        let shard = &self.lease.shard;
+        let asked = Asked::now();
+        let answer = match &pass.iterator {
+            Some(iterator) => self.source.read(shard, iterator).await,
+            None => match self.source.iterator(shard, &pass.place).await {
+                Ok(iterator) => {
+                    pass.iterator = Some(iterator);
+                    return Ok(None);
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match answer {
+            Ok(page) => Ok(Some((page, asked))),
+            Err(SourceError::IteratorExpired(_)) => {
+                pass.iterator = None;
+                Ok(None)
+            }
+            Err(error) if matches!(error, SourceError::Trimmed(_)) || error.is_not_found() => {
+                self.miss(pass, error).await.map(|()| None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records are gone that the lanes never got: whoever repairs is asked to, and they go on with what there is.
+    async fn miss(&self, pass: &mut Pass, error: SourceError) -> Result<(), PassError> {
+        let (stream, shard) = (self.source.stream(), &*self.lease.shard);
+        let lanes = self.lanes.names(pass.lanes);
+        tracing::error!(
+            alarm = "parked-past-retention",
+            stream,
+            shard,
+            ?lanes,
+            after = %pass.place,
+            "gap: records were trimmed before the parked lanes had them; the table needs a backfill there"
+        );
+        let recorded = self.worker.store().record_gap(self.lease, &lanes, &pass.place, now_ms()).await;
+        recorded.map_err(SourceError::Call)?;
+        let is_gone = error.is_not_found();
+        (pass.place, pass.iterator, pass.is_gap) = (Checkpoint::TrimHorizon, None, true);
+        match (is_gone, self.lease.checkpoint.is_end()) {
+            (false, _) => Ok(()),
+            // Nothing of the shard is left.
+            (true, true) => {
+                self.acks.join(pass.lanes, &Checkpoint::ShardEnd);
+                self.acks.caught_up(pass.lanes);
+                Err(PassError::Source(error))
+            }
+            (true, false) => Err(PassError::Source(error)),
+        }
+    }
+
+    async fn hand_on(&self, pass: &mut Pass, page: Page<S::Record>, mut permit: BytePermit, asked: Asked) {
+        let mut deliveries = Vec::with_capacity(page.records.len());
+        for record in page.records {
+            if let Some(sequence) = &record.sequence {
+                pass.place = Checkpoint::After(sequence.clone());
+            }
+            let (sequence, permit) = (record.sequence.clone(), permit.take(record.bytes));
+            let ack = pass.acks.track(sequence, record.created_ms, permit).await;
+            deliveries.push(Delivery { record, ack, asked, settling: false });
+        }
+        drop(permit);
+        if !deliveries.is_empty() {
+            self.processor.process(self.source.stream(), &self.lease.shard, deliveries).await;
+        }
+    }
+
+    /// The lanes' places follow what is done.
+    fn advance(&self, pass: &Pass) {
+        let AckStatus { checkpoint, parked, .. } = pass.acks.status();
+        for lane in pass.lanes.iter() {
+            // One that was given up on the way has nothing behind that place.
+            let place = match parked.get(&lane) {
+                Some(parked) => Some(parked.checkpoint.clone()),
+                None => checkpoint.clone().map(Checkpoint::After),
+            };
+            if let Some(Checkpoint::After(done)) = place {
+                self.acks.advance_parked(Lanes::one(lane), &done);
+            }
+        }
+    }
+
+    /// Everything was handed on: when it is done the lanes are as the others.
+    async fn settle(&self, pass: &Pass) -> Result<(), PassError> {
+        pass.acks.settled().await;
+        pass.check()?;
+        let lanes = self.lanes.names(self.acks.caught_up(pass.lanes));
+        tracing::info!(shard = &*self.lease.shard, ?lanes, "caught up");
+        Ok(())
+    }
+}

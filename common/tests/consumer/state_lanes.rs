@@ -1,0 +1,123 @@
+//! What the state table keeps of lanes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use warmcast_common::consumer::parked::{LaneOnset, Parked, ParkedLanes};
+use warmcast_common::consumer::store::{Begin, Ended, Lease, Onset, Progressed, StoreError};
+use warmcast_common::consumer::{Checkpoint, Lanes, Shard};
+
+use super::table::Table;
+
+const STREAM: &str = "stream";
+
+fn after(number: u64) -> Checkpoint {
+    Checkpoint::After(number.to_string().parse().unwrap())
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn parked(lanes: &[(&str, u64)]) -> ParkedLanes {
+    let of = |(name, at): &(&str, u64)| {
+        let why = "stalled, they say".to_owned();
+        ((*name).to_owned(), Parked { checkpoint: after(*at), since_ms: 1_700, why })
+    };
+    lanes.iter().map(of).collect()
+}
+
+fn progressed(lanes: &[(&str, u64)]) -> Progressed {
+    Progressed { parked: Some(parked(lanes)), ..Progressed::default() }
+}
+
+/// A lease that `w1` has, and that speaks for `east` and `west`.
+async fn held(table: &Table, shard: &str) -> Lease {
+    let shard = Shard { id: shard.to_owned(), parents: Vec::new() };
+    table.store.create_lease(STREAM, &shard, &Checkpoint::TrimHorizon, Begin::Now).await.unwrap();
+    let lease = table.lease(STREAM, &shard.id).await.unwrap();
+    let lanes =
+        LaneOnset { attached: Lanes::first(2), parked: ParkedLanes::new(), known: names(&["east", "west"]) };
+    let onset = Onset { lanes: Some(lanes), ..Onset::default() };
+    table.store.begin_tenure(&lease, "w1", &onset).await.unwrap()
+}
+
+fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, StoreError>) {
+    let error = answer.unwrap_err();
+    assert!(error.is_fenced(), "{error}");
+}
+
+#[tokio::test]
+async fn parked_lanes_go_with_the_checkpoint_and_stay_when_others_write() {
+    let table = Table::start().await;
+    let lease = held(&table, "a").await;
+    assert_eq!((lease.lanes.clone(), lease.parked.len()), (names(&["east", "west"]), 0));
+    table.store.checkpoint(&lease, &after(9), progressed(&[("west", 4)])).await.unwrap();
+    let read = table.lease(STREAM, "a").await.unwrap();
+    assert_eq!((read.checkpoint.clone(), read.parked.clone()), (after(9), parked(&[("west", 4)])));
+    assert_eq!(read.attached(), names(&["east"]));
+    table.store.checkpoint(&lease, &after(10), Progressed::default()).await.unwrap();
+    let taken = table.store.take_lease(&read, "w2").await.unwrap();
+    assert_eq!(taken.parked, parked(&[("west", 4)]), "who takes it over goes on with it");
+    assert_fenced(table.store.checkpoint(&lease, &after(11), progressed(&[])).await);
+    table.store.release_lease(&taken, Some(&after(12)), progressed(&[]), None).await.unwrap();
+    let released = table.lease(STREAM, "a").await.unwrap();
+    assert_eq!((released.owner, released.parked), (None, ParkedLanes::new()));
+}
+
+#[tokio::test]
+async fn a_finished_lease_stays_and_may_be_taken_while_a_lane_is_parked_on_it() {
+    let table = Table::start().await;
+    let lease = held(&table, "a").await;
+    let ended = Ended { at_ms: 1_700, watermark_ms: Some(1_600) };
+    table.store.finish_lease(&lease, ended, progressed(&[("west", 4)])).await.unwrap();
+    let finished = table.lease(STREAM, "a").await.unwrap();
+    assert!(finished.checkpoint.is_end() && !finished.is_over());
+    assert_fenced(table.store.delete_lease(&finished).await);
+    let taken = table.store.take_lease(&finished, "w2").await.unwrap();
+    assert_eq!((taken.checkpoint.clone(), taken.ended), (Checkpoint::ShardEnd, Some(ended)));
+    table.store.checkpoint(&taken, &Checkpoint::ShardEnd, progressed(&[("west", 8)])).await.unwrap();
+    assert_eq!(table.lease(STREAM, "a").await.unwrap().parked, parked(&[("west", 8)]));
+    table.store.checkpoint(&taken, &Checkpoint::ShardEnd, progressed(&[])).await.unwrap();
+    let over = table.lease(STREAM, "a").await.unwrap();
+    assert!(over.is_over());
+    table.store.delete_lease(&over).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backfill_is_asked_for_once_and_until_it_is_made() {
+    let table = Table::start().await;
+    table.store.add_lane("east", "s1", false, 1_000).await.unwrap();
+    table.store.add_lane("west", "s1", true, 1_000).await.unwrap();
+    let asked = async || {
+        let lanes = table.store.lanes().await.unwrap();
+        let of = |(name, lane): (String, warmcast_common::consumer::store::LaneState)| {
+            (name, lane.backfills.into_iter().map(|(stream, of)| (stream, of.asked_ms)).collect())
+        };
+        lanes.into_iter().map(of).collect::<BTreeMap<String, Vec<(String, u64)>>>()
+    };
+    let west = vec![("s1".to_owned(), 1_000)];
+    assert_eq!(asked().await, [("east".to_owned(), vec![]), ("west".to_owned(), west.clone())].into());
+    table.store.ask_backfill("west", "s1", "again", 2_000).await.unwrap();
+    assert_eq!(asked().await["west"], west, "since when it is asked for does not change");
+    table.store.backfilled("west", "s1").await.unwrap();
+    table.store.add_lane("west", "s1", true, 3_000).await.unwrap();
+    assert_eq!(asked().await["west"], [], "it is not new any more");
+    let lease = held(&table, "a").await;
+    table.store.record_gap(&lease, &lease.attached(), &after(7), 4_000).await.unwrap();
+    assert_eq!(asked().await["east"], [(STREAM.to_owned(), 4_000)]);
+}
+
+#[tokio::test]
+async fn a_forgotten_lane_is_in_no_lease_and_whoever_had_it_writes_nothing_more() {
+    let table = Table::start().await;
+    table.store.add_lane("west", STREAM, true, 1_000).await.unwrap();
+    let lease = held(&table, "a").await;
+    table.store.checkpoint(&lease, &after(9), progressed(&[("west", 4)])).await.unwrap();
+    assert_eq!(table.store.forget_lane("nobody").await.unwrap(), 0);
+    assert_eq!(table.store.forget_lane("west").await.unwrap(), 1);
+    assert!(!table.store.lanes().await.unwrap().contains_key("west"));
+    let forgotten = table.lease(STREAM, "a").await.unwrap();
+    assert_eq!((forgotten.lanes.clone(), forgotten.parked.len()), (names(&["east"]), 0));
+    assert_eq!((forgotten.checkpoint, forgotten.owner.as_deref()), (after(9), Some("w1")));
+    assert_fenced(table.store.checkpoint(&lease, &after(10), progressed(&[("west", 4)])).await);
+}
