@@ -26,6 +26,9 @@ mod gate;
 #[path = "consumer/world.rs"]
 mod world;
 
+#[path = "consumer/lane_recorder.rs"]
+mod lane_recorder;
+
 #[path = "consumer/state_store.rs"]
 mod state_store;
 #[path = "consumer/state_lanes.rs"]
@@ -44,3 +47,5 @@ mod failures;
 mod leases;
 #[path = "consumer/backpressure.rs"]
 mod backpressure;
+#[path = "consumer/lanes.rs"]
+mod lanes;

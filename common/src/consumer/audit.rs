@@ -166,7 +166,10 @@ impl<S: StreamSource> Audit<S> {
         let obsolete: HashSet<String> = lineage.obsolete(&shards).into_iter().collect();
         // A child that shows late is in no lease until then: its parent's holds the watermark for it.
         let (now_ms, settle) = (now_ms(), self.source.children_settle());
-        let is_settled = |lease: &&Lease| lease.ended.is_none_or(|ended| ended.is_settled(now_ms, settle));
+        // One that a lane is parked on is still needed.
+        let is_settled = |lease: &&Lease| {
+            lease.is_over() && lease.ended.is_none_or(|ended| ended.is_settled(now_ms, settle))
+        };
         let obsolete = leases.iter().filter(|lease| obsolete.contains(&*lease.shard)).filter(is_settled);
         self.delete(obsolete.cloned().collect()).await?;
         let without_children = !listing.disabled && lineage.without_children().next().is_some();

@@ -141,7 +141,9 @@ impl Situation<'_> {
         if let Some(running) = self.running.get(&key) {
             return if lease.epoch > running.epoch { Standing::Lost } else { Standing::Settled };
         }
-        if self.paused.contains(&key) || !lineage.may_start(&lease.shard) {
+        // One that is at its end is to be caught up, which waits for nothing.
+        let may_start = lease.checkpoint.is_end() || lineage.may_start(&lease.shard);
+        if self.paused.contains(&key) || !may_start {
             return Standing::Settled;
         }
         match &lease.owner {

@@ -1,0 +1,225 @@
+//! Lanes that are parked, caught up, added and taken away.
+
+use std::time::Duration;
+
+use warmcast_common::consumer::{Checkpoint, LaneStart};
+
+use super::lane_recorder::{LaneRunning, LaneWorld, PARK_AFTER};
+use super::script::STREAM;
+use super::wait::{throughout, until};
+
+const BOTH: &[&str] = &["east", "west"];
+
+/// Both lanes have records 1 to 5 of shard `a`; `west` takes no more, and is parked when 6 to 9 have come.
+async fn with_west_parked() -> (LaneWorld, LaneRunning) {
+    let world = LaneWorld::new().await;
+    world.script.shard("a", &[]);
+    world.script.put("a", 1..=5);
+    let running = world.run("w1", BOTH).await;
+    for lane in BOTH {
+        world.until_arrived(lane, "a", 1..=5).await;
+    }
+    world.until_checkpoint("a", "after:5").await;
+    world.recorder.close("west");
+    running.ready("west", false);
+    world.script.put("a", 6..=9);
+    world.until_parked("a", "west").await;
+    (world, running)
+}
+
+#[tokio::test]
+async fn a_lane_that_is_held_up_is_parked_and_the_others_go_on() {
+    let (world, running) = with_west_parked().await;
+    world.until_arrived("east", "a", 1..=9).await;
+    world.until_checkpoint("a", "after:9").await;
+    let parked = world.parked("a").await.remove("west").unwrap();
+    assert_eq!((parked.checkpoint, parked.why.as_str()), ("after:5".parse().unwrap(), "stalled"));
+    world.script.put("a", 10..=12);
+    world.until_arrived("east", "a", 1..=12).await;
+    world.until_checkpoint("a", "after:12").await;
+    assert_eq!(world.parked("a").await["west"].checkpoint.to_string(), "after:5");
+    running.stop().await;
+    assert_eq!(world.parked("a").await["west"].checkpoint.to_string(), "after:5", "it is kept for the next");
+}
+
+#[tokio::test]
+async fn when_it_can_take_more_it_gets_all_that_it_lacks_and_joins_the_others() {
+    let (world, running) = with_west_parked().await;
+    world.script.put("a", 10..=60);
+    world.until_checkpoint("a", "after:60").await;
+    world.recorder.open("west");
+    running.ready("west", true);
+    world.until_arrived("west", "a", 1..=60).await;
+    world.until_none_is_parked("a").await;
+    let read = world.script.records_read("a");
+    world.script.put("a", 61..=70);
+    for lane in BOTH {
+        world.until_arrived(lane, "a", 1..=70).await;
+    }
+    assert_eq!(world.script.records_read("a"), read + 10, "one reader reads for both again");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn it_is_caught_up_while_more_comes_all_the_time() {
+    let (world, running) = with_west_parked().await;
+    world.recorder.open("west");
+    running.ready("west", true);
+    let mut last = 9;
+    while !world.parked("a").await.is_empty() {
+        world.script.put("a", [last + 1, last + 2]);
+        last += 2;
+        tokio::task::yield_now().await;
+    }
+    for lane in BOTH {
+        world.until_arrived(lane, "a", 1..=last).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn lanes_that_are_all_held_up_are_not_parked_and_lose_nothing() {
+    let world = LaneWorld::new().await;
+    world.script.shard("a", &[]);
+    let running = world.run("w1", BOTH).await;
+    BOTH.iter().for_each(|lane| world.recorder.close(lane));
+    world.script.put("a", 1..=5);
+    until("they are read", async || world.script.records_read("a") == 5).await;
+    throughout(2 * PARK_AFTER, "none is parked", async || world.parked("a").await.is_empty()).await;
+    BOTH.iter().for_each(|lane| world.recorder.open(lane));
+    for lane in BOTH {
+        world.until_arrived(lane, "a", 1..=5).await;
+    }
+    assert_eq!(world.script.records_read("a"), 5, "nothing was read again");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_owner_goes_on_with_what_is_parked_after_a_stop_and_after_a_sudden_death() {
+    for dies in [false, true] {
+        let (world, running) = with_west_parked().await;
+        world.until_checkpoint("a", "after:9").await;
+        match dies {
+            true => running.kill().await,
+            false => running.stop().await,
+        }
+        world.script.put("a", 10..=15);
+        world.recorder.open("west");
+        let next = world.run("w1", BOTH).await;
+        for lane in BOTH {
+            world.until_arrived(lane, "a", 1..=15).await;
+        }
+        world.until_none_is_parked("a").await;
+        next.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_shard_that_has_ended_is_kept_for_a_parked_lane_and_its_children_go_on() {
+    let (world, running) = with_west_parked().await;
+    world.script.shard("b", &["a"]);
+    world.script.close("a");
+    world.script.put("b", 20..=22);
+    world.until_arrived("east", "b", 20..=22).await;
+    world.until_checkpoint("b", "after:22").await;
+    let inherited = world.parked("b").await.remove("west").unwrap();
+    assert_eq!((inherited.checkpoint, inherited.why.as_str()), (Checkpoint::TrimHorizon, "inherited"));
+    let kept = async || world.table.lease(STREAM, "a").await.is_some_and(|of| of.checkpoint.is_end());
+    until("the end of the parent is written", kept).await;
+    throughout(Duration::from_millis(200), "its lease is kept", kept).await;
+    running.kill().await;
+    let next = world.run("w1", BOTH).await;
+    next.ready("west", false);
+    world.recorder.open("west");
+    throughout(Duration::from_millis(200), "its lease is kept", kept).await;
+    next.ready("west", true);
+    world.until_arrived("west", "a", 1..=9).await;
+    world.until_arrived("west", "b", 20..=22).await;
+    world.until_none_is_parked("b").await;
+    until("the parent's lease goes", async || world.table.lease(STREAM, "a").await.is_none()).await;
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_trimmed_before_a_parked_lane_had_it_is_a_gap_and_asks_for_a_backfill() {
+    let (world, running) = with_west_parked().await;
+    world.until_checkpoint("a", "after:9").await;
+    world.script.with("a", |shard| shard.horizon = 8);
+    world.script.expire_iterators("a");
+    world.recorder.open("west");
+    running.ready("west", true);
+    world.until_arrived("west", "a", (1..=5).chain([8, 9])).await;
+    world.until_none_is_parked("a").await;
+    assert_eq!(world.table.gaps(STREAM).await, [("a".to_owned(), "after:5".to_owned())]);
+    let lanes = world.table.store.lanes().await.unwrap();
+    assert!(lanes["west"].backfills.contains_key(STREAM));
+    assert!(!lanes.contains_key("east"), "the other has everything");
+    let behind = vec!["west".to_owned()];
+    until("the watermark stands still there", async || running.behind().as_ref() == Some(&behind)).await;
+    world.table.store.backfilled("west", STREAM).await.unwrap();
+    until("it goes on", async || running.behind().is_some_and(|behind| behind.is_empty())).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_watermark_does_not_hold_for_a_parked_lane_until_it_has_everything() {
+    let (world, running) = with_west_parked().await;
+    let behind = vec!["west".to_owned()];
+    until("it holds for the other", async || running.behind().as_ref() == Some(&behind)).await;
+    // It can take more, says who does not know; what it is handed does not arrive.
+    running.ready("west", true);
+    throughout(PARK_AFTER, "it does not hold", async || running.behind().is_none_or(|of| of == behind)).await;
+    world.recorder.open("west");
+    until("it holds for both", async || running.behind().is_some_and(|behind| behind.is_empty())).await;
+    assert_eq!(world.recorder.arrived("west", "a"), (1..=9).collect::<Vec<_>>());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_is_added_begins_with_the_oldest_record_or_with_what_comes() {
+    let world = LaneWorld::new().await;
+    world.script.shard("a", &[]);
+    world.script.put("a", 1..=5);
+    let running = world.run("w1", &["east"]).await;
+    world.until_checkpoint("a", "after:5").await;
+    running.stop().await;
+    let running = world.run_from("w1", &["east", "south"], LaneStart::Now).await;
+    world.script.put("a", [6]);
+    world.until_arrived("south", "a", [6]).await;
+    running.stop().await;
+    let running = world.run("w1", &["north", "east", "south"]).await;
+    world.until_arrived("north", "a", 1..=6).await;
+    world.until_none_is_parked("a").await;
+    assert_eq!(world.recorder.arrived("south", "a"), [6]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_is_taken_away_is_kept_where_it_was_until_a_command_forgets_it() {
+    let (world, running) = with_west_parked().await;
+    running.stop().await;
+    let running = world.run("w1", &["west"]).await;
+    world.until_parked("a", "east").await;
+    world.recorder.open("west");
+    world.script.put("a", 10..=12);
+    world.until_arrived("west", "a", 1..=12).await;
+    world.until_checkpoint("a", "after:12").await;
+    let east = world.parked("a").await.remove("east").unwrap();
+    assert_eq!((east.checkpoint.to_string().as_str(), east.why.as_str()), ("after:9", "not-configured"));
+    running.stop().await;
+    let running = world.run("w1", BOTH).await;
+    world.until_arrived("east", "a", 1..=12).await;
+    world.until_none_is_parked("a").await;
+    running.stop().await;
+
+    let running = world.run("w1", &["east"]).await;
+    world.until_parked("a", "west").await;
+    world.table.store.add_lane("west", STREAM, false, 1).await.unwrap();
+    assert_eq!(world.table.store.forget_lane("west").await.unwrap(), 1);
+    world.script.put("a", [13]);
+    world.until_arrived("east", "a", 1..=13).await;
+    world.until_checkpoint("a", "after:13").await;
+    assert!(world.parked("a").await.is_empty());
+    assert_eq!(world.recorder.arrived("west", "a"), (1..=12).collect::<Vec<_>>());
+    running.stop().await;
+}
