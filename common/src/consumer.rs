@@ -46,6 +46,7 @@ mod shard;
 mod concurrent;
 mod orphans;
 mod listings;
+mod newcomers;
 mod audit;
 pub mod plan;
 pub mod supervisor;

@@ -15,10 +15,12 @@ use crate::clock::now_ms;
 use crate::limits::STATE_CALLS_IN_FLIGHT_MAX;
 use crate::retry::Class;
 
+use super::catch_up::LaneContext;
 use super::checkpoint::Checkpoint;
 use super::concurrent::for_each;
 use super::lineage::{Lineage, Unconnected};
 use super::listings::Listings;
+use super::newcomers::{newcomers, onset};
 use super::source::{Listing, Shard, SourceError, StreamSource};
 use super::store::{Begin, Lease, Progressed, StateStore, StoreError, StreamState};
 use super::worker::Worker;
@@ -42,6 +44,7 @@ pub(super) struct Audit<S> {
     pub(super) valid_for: Duration,
     /// Shards that the service says are not there when this worker reads them.
     pub(super) not_found: BTreeSet<String>,
+    pub(super) lanes: Arc<LaneContext>,
 }
 
 /// What was found.
@@ -81,6 +84,12 @@ impl<S: StreamSource> Audit<S> {
         // The leases first: what ends, begins and is deleted while the stream is listed is in one or the other.
         let begun_at = Instant::now();
         let state = self.store().stream_state(self.stream(), true).await?;
+        if state.start.is_none() && state.leases.is_empty() {
+            // Nothing was finished without them.
+            for lane in &self.lanes.lanes {
+                self.store().lane_begun(&lane.name, self.stream(), now_ms()).await?;
+            }
+        }
         if state.start.is_none() && self.from_trim_horizon {
             self.store().begin_stream(self.stream(), &Checkpoint::TrimHorizon).await?;
         }
@@ -163,6 +172,9 @@ impl<S: StreamSource> Audit<S> {
             tracing::info!(stream = self.stream(), shards = new.len(), "new shards");
         }
         changed |= self.end_what_is_gone(leases, &listing.shards).await?;
+        if repeated && new.is_empty() {
+            changed |= self.welcome(leases, &lineage.finished_shards(&shards)).await?;
+        }
         let obsolete: HashSet<String> = lineage.obsolete(&shards).into_iter().collect();
         // A child that shows late is in no lease until then: its parent's holds the watermark for it.
         let (now_ms, settle) = (now_ms(), self.source.children_settle());
@@ -182,6 +194,32 @@ impl<S: StreamSource> Audit<S> {
             over: false,
             listed: repeated && !changed && !unconnected && hidden.is_empty(),
         })
+    }
+
+    /// Lanes that were added begin with the oldest record of these shards, which were finished without them.
+    async fn welcome(&self, leases: &[Lease], finished: &[Shard]) -> Result<bool, AuditError> {
+        if self.lanes.lanes.is_empty() {
+            return Ok(false);
+        }
+        let known = self.store().lanes().await?;
+        let newcomers = newcomers(&self.lanes.lanes, &known, self.stream(), leases);
+        if newcomers.is_empty() {
+            return Ok(false);
+        }
+        tracing::info!(stream = self.stream(), lanes = ?newcomers, shards = finished.len(), "lanes were added: finished shards are read again for them");
+        let of_new = finished.iter().map(|shard| (shard, onset(&newcomers, None, now_ms())));
+        for (shard, onset) in of_new {
+            self.store().create_finished_lease(self.stream(), shard, onset.unwrap_or_default()).await?;
+        }
+        for lease in leases.iter().filter(|lease| lease.checkpoint.is_end()) {
+            if let Some(onset) = onset(&newcomers, Some(lease), now_ms()) {
+                ignore_fenced(self.store().park_on_finished(lease, onset).await)?;
+            }
+        }
+        for lane in &newcomers {
+            self.store().lane_begun(lane, self.stream(), now_ms()).await?;
+        }
+        Ok(true)
     }
 
     /// What the first listing leaves unconnected is new only if there is nothing it could be connected with.

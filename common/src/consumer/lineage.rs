@@ -117,6 +117,13 @@ impl Lineage {
         news
     }
 
+    /// The listed shards without a lease that are finished.
+    pub fn finished_shards(&self, listing: &[Shard]) -> Vec<Shard> {
+        let listed: HashMap<&str, &Shard> = listing.iter().map(|shard| (shard.id.as_str(), shard)).collect();
+        let finished = self.finished(&listed);
+        listing.iter().filter(|shard| finished.contains(shard.id.as_str())).cloned().collect()
+    }
+
     /// The shards that a stream which was never consumed is begun with "from now": those without a child. All
     /// others are closed, so that whatever is in them came before.
     pub fn leaves(listing: &[Shard]) -> Vec<Shard> {

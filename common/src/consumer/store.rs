@@ -8,7 +8,7 @@
 //! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given`, `rewind`, `target_state`, `settling_ms`, `lanes`, `parked`; of a finished shard `ended_ms`, `watermark_ms` |
 //! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `covers`, `covers_digest`, `watermark_ms`, `parked`: how far its leases are, and for which lanes not |
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
-//! | `lanes` | `lane#LANE#STREAM` | the stream goes to the lane: `added_ms` |
+//! | `lanes` | `lane#LANE#STREAM` | the stream goes to the lane: `added_ms`, `begun`: every listed shard has it |
 //! | `lanes` | `backfill#LANE#STREAM` | the lane lacks something of the stream's table: `asked_ms`, `why` |
 //! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |
 //!

@@ -1,6 +1,8 @@
 //! What the state table knows of lanes: which a fleet has had, and for which a backfill was asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::item::{Item, key, n, new_item, s};
 use super::{StateStore, StoreError};
@@ -15,6 +17,8 @@ const BACKFILL: &str = "backfill#";
 pub struct LaneState {
     /// The streams that it was ever configured for, with since when, in milliseconds since the epoch.
     pub added_ms: BTreeMap<String, u64>,
+    /// The streams of which every shard that is listed has it.
+    pub begun: BTreeSet<String>,
     /// The streams whose tables it lacks something of, with when and why a backfill was asked for.
     pub backfills: BTreeMap<String, Backfill>,
 }
@@ -42,7 +46,12 @@ impl StateStore {
             let lane = lanes.entry(name).or_default();
             let stream = item.text("stream")?.to_owned();
             match item.text("sk")?.starts_with(LANE) {
-                true => drop(lane.added_ms.insert(stream, item.number("added_ms")?)),
+                true => {
+                    if item.flag("begun")? {
+                        lane.begun.insert(stream.clone());
+                    }
+                    lane.added_ms.insert(stream, item.number("added_ms")?);
+                }
                 false => {
                     let asked_ms = item.number("asked_ms")?;
                     let backfill = Backfill { asked_ms, why: item.text("why")?.to_owned() };
@@ -76,6 +85,33 @@ impl StateStore {
         item.insert("stream".to_owned(), s(stream));
         item.insert("added_ms".to_owned(), n(now_ms));
         self.put_new(item).await.map(|_| ())
+    }
+
+    /// Records that every shard of the stream has the lane.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn lane_begun(&self, lane: &str, stream: &str, now_ms: u64) -> Result<(), CallError> {
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key(PARTITION, format!("{LANE}{lane}#{stream}"))))
+            .update_expression(
+                "SET begun = :begun, #format = :format, #lane = :lane, #stream = :stream, \
+                 added_ms = if_not_exists(added_ms, :now)",
+            )
+            .expression_attribute_names("#format", "format")
+            .expression_attribute_names("#lane", "lane")
+            .expression_attribute_names("#stream", "stream")
+            .expression_attribute_values(":begun", AttributeValue::Bool(true))
+            .expression_attribute_values(":format", n(1))
+            .expression_attribute_values(":lane", s(lane))
+            .expression_attribute_values(":stream", s(stream))
+            .expression_attribute_values(":now", n(now_ms))
+            .send()
+            .await;
+        answer.map(|_| ()).map_err(|e| CallError::new("UpdateItem", self.target(), e))
     }
 
     /// Asks for a backfill of the stream's table for a lane: until it is made, the lane's watermark stands still.

@@ -206,6 +206,36 @@ impl StateStore {
         Ok(self.put_new(item).await?.then_some(lease))
     }
 
+    /// Writes the lease of a shard that was finished, for lanes that it was finished without. A lease that is there stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn create_finished_lease(
+        &self,
+        stream: &str,
+        shard: &Shard,
+        lanes: LaneOnset,
+    ) -> Result<(), CallError> {
+        let onset = Onset { lanes: Some(lanes), ..Onset::default() };
+        let (_, item) = new_lease(stream, shard, &Checkpoint::ShardEnd, Begin::Now, &onset);
+        self.put_new(item).await.map(|_| ())
+    }
+
+    /// Parks lanes on a shard that was finished without them. It begins a new epoch, as what its owner knows is not all.
+    ///
+    /// # Errors
+    /// When the call fails; [`StoreError::Fenced`] when the lease has changed.
+    pub async fn park_on_finished(&self, lease: &Lease, lanes: LaneOnset) -> Result<(), StoreError> {
+        let mut set = "SET epoch = :new_epoch, lanes = :lanes".to_owned();
+        let mut values = vec![
+            (":new_epoch", n(lease.epoch + 1)),
+            (":lanes", AttributeValue::Ss(lanes.known.into_iter().collect())),
+        ];
+        let remove = write_parked(&lanes.parked, &mut set, &mut values);
+        self.update(lease, &join(set, &[remove]), "", &values).await.map(|_| ())
+    }
+
     /// Writes the lease of a shard's child, to be begun with its first record, as [`StateStore::create_lease`] does,
     /// but only while the lease of `parent` is there: when that is gone, the child was begun by others long ago, and
     /// its own lease may be gone as well. `onset` is of the tenure of who goes on with it.

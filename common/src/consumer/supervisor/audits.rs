@@ -76,6 +76,7 @@ where
                 valid_for: 2 * (config.listing_interval + config.lease_duration),
                 listings: Arc::clone(&stream.listings),
                 not_found,
+                lanes: Arc::clone(&self.lanes),
             };
             let task = self.audits.spawn(audit.run());
             self.auditing.insert(task.id(), Arc::clone(name));
