@@ -26,6 +26,7 @@ pub mod region;
 pub mod heartbeat;
 pub mod run;
 pub mod import;
+pub mod regions;
 
 pub use config::Config;
 pub use run::run;

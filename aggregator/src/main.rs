@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::import::{ImportKcl, import_kcl};
+use warmcast_aggregator::regions::{Regions, regions};
 use warmcast_common::daemon::{Daemon, Outcome};
 
 const EXAMPLES: &str = "\
@@ -25,12 +26,24 @@ Examples:
   One of several streams of an application:
     aggregator import-kcl --config aggregator.toml --table profiles --kcl-table consumers --kcl-stream profiles";
 
+const REGIONS_EXAMPLES: &str = "\
+Exit codes: 0 done; 1 (list) a region is behind; 2 refused or failed; 64 wrong flags or configuration.
+
+Examples:
+  aggregator regions list --config aggregator.toml
+  A region that was removed from the configuration, once every aggregator runs without it:
+    aggregator regions forget --config aggregator.toml sa-east-1 --dry-run
+    aggregator regions forget --config aggregator.toml sa-east-1";
+
 /// The commands beside `run`.
 #[derive(Subcommand)]
 enum Command {
     /// Begin a table's stream where a KCL application has stopped: take its checkpoints over, once.
     #[command(after_help = IMPORT_EXAMPLES)]
     ImportKcl(ImportKcl),
+    /// The regions that the fleet feeds: where one is behind, and how one is forgotten.
+    #[command(after_help = REGIONS_EXAMPLES)]
+    Regions(Regions),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +60,6 @@ fn main() -> ExitCode {
 async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
     match command {
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
+        Command::Regions(args) => regions(args, shutdown).await,
     }
 }
