@@ -21,12 +21,15 @@ use super::budget::{ByteBudget, BytePermit};
 use super::checkpoint::Checkpoint;
 use super::lanes::Lanes;
 use super::parked::{Lane, ParkReason};
-use super::parking::{Parking, to_park};
+use super::parking::{Parking, to_park, to_park_for_drain};
 use super::processor::{Asked, Delivery, Processor};
 use super::source::{Page, SourceError, StreamSource};
 use super::store::Lease;
 use super::tip::Tip;
 use super::worker::Worker;
+
+/// A lane that makes no progress for so long while its shard drains is parked there: the drain has a deadline.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a consumer is told of its lanes.
 #[derive(Clone, Debug)]
@@ -73,7 +76,10 @@ pub(super) struct Watched<'a> {
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        self.context.open.lock().shards.remove(&self.id);
+        let watched = self.context.open.lock().shards.remove(&self.id);
+        if let Some((acks, _)) = watched {
+            acks.abandon();
+        }
     }
 }
 
@@ -110,7 +116,8 @@ impl LaneContext {
         }
     }
 
-    /// The lanes of a shard are parked if they hold up the others, until the answer is dropped.
+    /// The lanes of a shard are parked if they hold up the others, until the answer is dropped; then nothing that was
+    /// read of it is waited for any more.
     pub(super) fn watch(&self, acks: &ShardAcks) -> Watched<'_> {
         let mut open = self.open.lock();
         let id = open.next_id;
@@ -119,13 +126,17 @@ impl LaneContext {
         Watched { context: self, id }
     }
 
-    /// Takes lanes out of the shards on which they hold up the others.
-    pub(super) fn park_laggards(&self, now: Instant) {
+    /// Takes lanes out of the shards on which they hold up the others, or, when all is to be drained, the drain.
+    pub(super) fn park_laggards(&self, now: Instant, is_draining: bool) {
         let mut open = self.open.lock();
         let (shards, standings): (Vec<ShardAcks>, Vec<_>) =
             open.shards.values_mut().map(|(acks, watch)| (acks.clone(), acks.standings(watch, now))).unzip();
         drop(open);
-        for (shard, lane, reason) in to_park(&standings, &self.parking) {
+        let parks = match is_draining {
+            false => to_park(&standings, &self.parking),
+            true => to_park_for_drain(&standings, self.parking.after.min(DRAIN_PATIENCE)),
+        };
+        for (shard, lane, reason) in parks {
             if let Some(acks) = shards.get(shard) {
                 acks.park(lane, reason);
             }
@@ -191,6 +202,13 @@ enum PassError {
     RecordLost,
     #[error("they took no more for {0:?}")]
     NotReady(Duration),
+}
+
+impl Drop for Pass {
+    /// What is on its way is worthless: the lanes get it again.
+    fn drop(&mut self) {
+        self.acks.abandon();
+    }
 }
 
 impl Pass {

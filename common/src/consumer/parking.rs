@@ -52,6 +52,18 @@ pub(super) fn to_park(standings: &[Vec<LaneStanding>], parking: &Parking) -> Vec
     parks
 }
 
+/// Which lanes to park so that the shards can drain: those that make no progress, whether or not others do. Each is
+/// caught up by whoever goes on with the shard.
+pub(super) fn to_park_for_drain(
+    standings: &[Vec<LaneStanding>],
+    patience: Duration,
+) -> Vec<(usize, usize, ParkReason)> {
+    let of_shards = standings.iter().enumerate();
+    let all = of_shards.flat_map(|(shard, of)| of.iter().map(move |standing| (shard, standing)));
+    let stalled = all.filter(|(_, standing)| standing.stalled >= patience);
+    stalled.map(|(shard, standing)| (shard, standing.lane, ParkReason::Stalled)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::window::LaneLoad;

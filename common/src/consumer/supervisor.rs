@@ -216,7 +216,7 @@ where
                 }
                 _ = watch.tick() => self.watch(),
                 Some(read) = self.fleet.join_next() => self.fleet_read(read),
-                _ = laggards.tick(), if !self.lanes.lanes.is_empty() => self.lanes.park_laggards(Instant::now()),
+                _ = laggards.tick(), if !self.lanes.lanes.is_empty() => self.lanes.park_laggards(Instant::now(), false),
                 _ = reckon.tick() => self.reckon_watermark(),
                 () = tokio::time::sleep_until(self.next_sync), if self.looks.is_empty() => self.wake(),
             }
@@ -264,6 +264,7 @@ where
         self.seeks.shutdown().await;
         self.drain_all();
         let mut news = tokio::time::interval(DRAIN_NEWS_INTERVAL);
+        let mut laggards = tokio::time::interval(LAGGARDS_INTERVAL);
         let mut running = self.running.len();
         loop {
             tokio::select! {
@@ -276,6 +277,7 @@ where
                     rewinds.name_the_ended();
                     target = Some(other);
                 }
+                _ = laggards.tick() => self.lanes.park_laggards(Instant::now(), true),
                 _ = news.tick() => {
                     if self.running.len() < running {
                         running = self.running.len();

@@ -183,11 +183,19 @@ impl AckWindow {
         let waits = |slot: &&Slot| !slot.lanes.contains(lane) && !slot.lost;
         let passed = self.slots.iter().take_while(waits).filter_map(|slot| slot.sequence.as_ref()).last();
         let place = passed.or(self.checkpoint.as_ref()).cloned();
-        for number in self.first..self.first + self.slots.len() as u64 {
+        for number in self.first..self.next_number() {
             self.take_off(number, Lanes::one(lane));
         }
         self.advance();
         place
+    }
+
+    /// No record waits for any lane any more.
+    pub fn park_all(&mut self) {
+        for number in self.first..self.next_number() {
+            self.take_off(number, Lanes::first(LANES_MAX));
+        }
+        self.advance();
     }
 
     /// What waits for a lane; `None` if nothing does.

@@ -115,6 +115,28 @@ async fn the_next_owner_goes_on_with_what_is_parked_after_a_stop_and_after_a_sud
 }
 
 #[tokio::test]
+async fn a_worker_drains_though_no_lane_takes_anything_and_the_next_goes_on() {
+    let world = LaneWorld::new().await;
+    world.script.shard("a", &[]);
+    world.script.put("a", 1..=3);
+    let running = world.run("w1", BOTH).await;
+    world.until_checkpoint("a", "after:3").await;
+    BOTH.iter().for_each(|lane| world.recorder.close(lane));
+    world.script.put("a", 4..=9);
+    until("they are read", async || world.script.records_read("a") == 9).await;
+    running.stop().await;
+    let places: Vec<String> = world.parked("a").await.values().map(|of| of.checkpoint.to_string()).collect();
+    assert_eq!(places, ["after:3", "after:3"]);
+    BOTH.iter().for_each(|lane| world.recorder.open(lane));
+    let running = world.run("w1", BOTH).await;
+    for lane in BOTH {
+        world.until_arrived(lane, "a", 1..=9).await;
+    }
+    world.until_none_is_parked("a").await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_shard_that_has_ended_is_kept_for_a_parked_lane_and_its_children_go_on() {
     let (world, running) = with_west_parked().await;
     world.script.shard("b", &["a"]);

@@ -185,6 +185,15 @@ impl ShardAcks {
         self.0.changed.notify_waiters();
     }
 
+    /// Nobody reads the shard by this window any more: whatever is on its way is worthless.
+    pub(in super::super) fn abandon(&self) {
+        let mut state = self.0.state.lock();
+        state.attached = Lanes::NONE;
+        state.window.park_all();
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
     /// These parked lanes have everything up to this record.
     pub(in super::super) fn advance_parked(&self, lanes: Lanes, to: &SequenceNumber) {
         let mut state = self.0.state.lock();
