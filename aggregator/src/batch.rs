@@ -12,6 +12,7 @@ use warmcast_proto::frame::FrameBuilder;
 use warmcast_proto::key::bucket;
 
 use crate::config::BatchConfig;
+use crate::linger::Linger;
 
 /// A closed batch: its frame is not yet finished.
 pub struct Batch<A> {
@@ -35,6 +36,7 @@ pub struct Batcher<A> {
     /// The open batches by when they are due; a batch's number tells those due at the same time apart.
     due: BTreeMap<(Instant, u64), Feed>,
     opened: u64,
+    linger: Linger,
 }
 
 struct Open<A> {
@@ -45,7 +47,8 @@ struct Open<A> {
 impl<A> Batcher<A> {
     /// Nothing open.
     pub fn new(config: BatchConfig) -> Self {
-        Self { config, open: BTreeMap::new(), due: BTreeMap::new(), opened: 0 }
+        let linger = Linger::new(config.linger, config.buckets);
+        Self { config, open: BTreeMap::new(), due: BTreeMap::new(), opened: 0, linger }
     }
 
     /// Adds a change that was asked for at `read_ms`. Returns the batch that had to close to make room for it, if any.
@@ -66,9 +69,10 @@ impl<A> Batcher<A> {
                 || open.batch.frame.len_with(change) > self.config.body_bytes_max
         });
         let closed = if full { self.close(feed) } else { None };
+        self.linger.on_change(now);
         let open = self.open.entry(feed).or_insert_with(|| {
             self.opened += 1;
-            let due = (now + self.config.linger, self.opened);
+            let due = (now + self.linger.now(), self.opened);
             self.due.insert(due, feed);
             Open { batch: Batch { lanes, bucket, frame: FrameBuilder::new(), acks: Vec::new() }, due }
         });
@@ -105,6 +109,7 @@ impl<A> Batcher<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linger::LingerBounds;
     use bytes::Bytes;
     use proptest::prelude::*;
     use std::time::Duration;
@@ -120,7 +125,7 @@ mod tests {
     fn config() -> BatchConfig {
         BatchConfig {
             buckets: Buckets::new(4).unwrap(),
-            linger: Duration::from_millis(50),
+            linger: LingerBounds { min: Duration::from_millis(50), max: Duration::from_millis(50) },
             body_bytes_max: BODY_BYTES_MAX,
             changes_max: CHANGES_MAX,
             compression: Compression::None,

@@ -7,10 +7,18 @@ use warmcast_common::consumer::store::StateConfig;
 use warmcast_common::consumer::{LaneStart, Parking, WorkerConfig};
 use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
 use warmcast_common::dead_letter::DeadLetterConfig;
-use warmcast_common::limits::{FRAME_BYTES_MAX, WINDOW_RECORDS_MAX};
+use warmcast_common::limits::{
+    FRAME_BYTES_MAX, KINESIS_SHARD_BYTES_PER_SECOND, KINESIS_SHARD_RECORDS_PER_SECOND,
+    PUT_RECORDS_BYTES_DEFAULT, PUT_RECORDS_BYTES_MAX, PUT_RECORDS_BYTES_MIN, WINDOW_RECORDS_MAX,
+};
 use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::{Compression, HEADER_LEN, READ_MS_LEN_MAX};
 use warmcast_proto::key::Buckets;
+
+use crate::linger::LingerBounds;
+use crate::producer::ProducerConfig;
+use crate::producer::rate::ShardLimits;
+use crate::target::TargetConfig;
 
 /// The idle poll bound that suits DynamoDB Streams: idle polls are billed, and a bidder can wait this long.
 const IDLE_POLL_MAX_MS: u64 = 500;
@@ -62,7 +70,7 @@ pub struct TableConfig {
 }
 
 /// `[regions.NAME]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RegionConfig {
     /// The region's name, for logs.
     pub name: String,
@@ -70,8 +78,10 @@ pub struct RegionConfig {
     pub stream: String,
     /// How its Kinesis is reached.
     pub kinesis: ServiceConfig,
-    /// PutRecords calls that may be under way at a time.
-    pub puts_in_flight_max: usize,
+    /// How it is called.
+    pub target: TargetConfig,
+    /// What its producer is allowed.
+    pub producer: ProducerConfig,
     /// Where it begins if it is added.
     pub start: RegionStart,
 }
@@ -115,8 +125,8 @@ pub struct ParkingConfig {
 pub struct BatchConfig {
     /// How many buckets keys are hashed into.
     pub buckets: Buckets,
-    /// The longest a change waits for others.
-    pub linger: Duration,
+    /// How long a change waits for others: as little as `min` when it has nothing to expect, `max` when it has.
+    pub linger: LingerBounds,
     /// Bytes of a frame's body before compression.
     pub body_bytes_max: usize,
     /// Changes of a frame.
@@ -202,7 +212,26 @@ impl RegionConfig {
             name,
             stream: section.required_text("stream"),
             kinesis,
-            puts_in_flight_max: section.size("puts_in_flight_max", 1..=64, 4),
+            target: TargetConfig {
+                connections: section.size("connections", 1..=16, 2),
+                call_timeout: section.duration_ms("call_timeout_ms", 1_000..=60_000, 10_000),
+            },
+            producer: ProducerConfig {
+                puts_in_flight_max: section.size("puts_in_flight_max", 1..=64, 4),
+                request_bytes_max: section.size(
+                    "request_bytes_max",
+                    PUT_RECORDS_BYTES_MIN..=PUT_RECORDS_BYTES_MAX,
+                    PUT_RECORDS_BYTES_DEFAULT,
+                ),
+                shard_limits: ShardLimits::of(
+                    section.integer("shard_bytes_per_second", 1..=1 << 40, KINESIS_SHARD_BYTES_PER_SECOND),
+                    section.integer(
+                        "shard_records_per_second",
+                        1..=1 << 40,
+                        KINESIS_SHARD_RECORDS_PER_SECOND,
+                    ),
+                ),
+            },
             start: section.choice("initial_position", &starts, RegionStart::TrimHorizon),
         };
         section.finish();
@@ -244,7 +273,10 @@ impl BatchConfig {
         let level = section.integer("zstd_level", 1..=19, 3);
         let config = Self {
             buckets,
-            linger: section.duration_ms("linger_ms", 0..=60_000, 50),
+            linger: LingerBounds {
+                min: section.duration_ms("linger_min_ms", 0..=60_000, 1),
+                max: section.duration_ms("linger_ms", 0..=60_000, 50),
+            },
             body_bytes_max: section.size("body_bytes_max", 64 << 10..=BODY_BYTES_MAX, BODY_BYTES_MAX),
             changes_max: section.size("changes_max", 1..=10_000, 1_000),
             compression: match compression {

@@ -26,6 +26,11 @@ pub struct RegionFrame {
 }
 
 impl RegionFrame {
+    /// How many changes it has.
+    pub fn changes(&self) -> usize {
+        self.acks.len()
+    }
+
     /// The region has it.
     pub fn done(self) {
         self.acks.into_iter().for_each(LaneAck::done);

@@ -10,10 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
-use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard, ShardFilter, ShardFilterType};
+use aws_sdk_kinesis::types::Shard;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -25,6 +22,7 @@ use warmcast_common::telemetry::LogLimiter;
 use warmcast_proto::frame::FrameBuilder;
 
 use crate::stats::Stats;
+use crate::target::{EntryAnswer, PutEntry, TargetStream};
 
 /// Pause between two listings of a stream's shards while nothing surprises.
 const LISTING_INTERVAL: Duration = Duration::from_secs(10);
@@ -34,12 +32,8 @@ const PARTITION_KEY: &str = "heartbeat";
 /// Tells one region's stream the fleet's watermark.
 #[derive(Clone, Debug)]
 pub struct Heartbeats {
-    /// The region's Kinesis.
-    pub client: Client,
-    /// The region's name, for logs.
-    pub region: Arc<str>,
-    /// Its stream.
-    pub stream: Arc<str>,
+    /// The region's stream.
+    pub target: TargetStream,
     /// Pause between two heartbeats.
     pub interval: Duration,
     /// What is counted.
@@ -55,8 +49,6 @@ enum HeartbeatError {
     Range { shard: String, range: String },
     #[error("{failed} of {sent} entries were refused, the first with {first}")]
     Refused { failed: usize, sent: usize, first: String },
-    #[error("PutRecords gave {answers} answers to {entries} entries")]
-    Answers { answers: usize, entries: usize },
     #[error("a heartbeat for {meant} landed in {landed}: the stream's shards have changed")]
     Moved { meant: String, landed: String },
 }
@@ -74,15 +66,16 @@ impl Heartbeats {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let holds = |known: &Watermark| (!known.behind.contains(&*self.region)).then_some(known.ms);
+            let holds =
+                |known: &Watermark| (!known.behind.contains(self.target.region())).then_some(known.ms);
             let known = watermark.borrow().as_ref().and_then(holds);
             let Some(watermark_ms) = known else { continue };
             if let Err(error) = self.tell(watermark_ms, &mut targets).await
                 && let Some(repeats) = complaints.due(Instant::now())
             {
                 tracing::warn!(
-                    region = &*self.region,
-                    stream = &*self.stream,
+                    region = self.target.region(),
+                    stream = self.target.stream(),
                     watermark_ms,
                     repeats,
                     %error,
@@ -100,8 +93,9 @@ impl Heartbeats {
         let mut trouble = listed.err();
         let mut untold = targets.untold(watermark_ms);
         for call in untold.chunks_mut(PUT_RECORDS_ENTRIES_MAX) {
-            let put = self.put(&frame, call).await.map_err(HeartbeatError::from);
-            if let Err(error) = put.and_then(|answer| self.settle(watermark_ms, call, &answer)) {
+            let entries: Vec<_> = call.iter().map(|target| target.entry(&frame)).collect();
+            let put = self.target.put_records(entries.into_iter()).await.map_err(HeartbeatError::from);
+            if let Err(error) = put.and_then(|answers| self.settle(watermark_ms, call, answers)) {
                 trouble.get_or_insert(error);
             }
         }
@@ -116,80 +110,37 @@ impl Heartbeats {
     }
 
     async fn list(&self, targets: &mut Targets) -> Result<(), HeartbeatError> {
-        let (mut shards, mut token) = (Vec::new(), None);
-        loop {
-            // AWS: ListShards takes either the stream's name and a filter, or a token to go on.
-            let request = match token.take() {
-                None => {
-                    let open = ShardFilter::builder().r#type(ShardFilterType::AtLatest).build().ok();
-                    self.client.list_shards().stream_name(&*self.stream).set_shard_filter(open)
-                }
-                Some(token) => self.client.list_shards().next_token(token),
-            };
-            let answer = request.send().await;
-            let answer = answer.map_err(|error| CallError::new("ListShards", self.target(), error))?;
-            shards.extend(answer.shards.unwrap_or_default());
-            match answer.next_token {
-                Some(next) => token = Some(next),
-                None => break,
-            }
-        }
-        targets.renew(&shards)?;
+        targets.renew(&self.target.open_shards().await?)?;
         targets.listed = Some(Instant::now());
         Ok(())
-    }
-
-    async fn put(&self, frame: &Bytes, targets: &[&mut Target]) -> Result<PutRecordsOutput, CallError> {
-        let entries = targets.iter().filter_map(|target| {
-            let entry = PutRecordsRequestEntry::builder()
-                .data(Blob::new(frame.as_ref()))
-                .partition_key(PARTITION_KEY)
-                .explicit_hash_key(target.hash_key.to_string());
-            // Every required field is set above.
-            entry.build().ok()
-        });
-        self.client
-            .put_records()
-            .stream_name(&*self.stream)
-            .set_records(Some(entries.collect()))
-            .send()
-            .await
-            .map_err(|error| CallError::new("PutRecords", self.target(), error))
     }
 
     fn settle(
         &self,
         watermark_ms: u64,
         targets: &mut [&mut Target],
-        answer: &PutRecordsOutput,
+        answers: Vec<EntryAnswer>,
     ) -> Result<(), HeartbeatError> {
-        let (entries, answers) = (targets.len(), answer.records.len());
-        if answers != entries {
-            return Err(HeartbeatError::Answers { answers, entries });
-        }
+        let sent = targets.len();
         let (mut refused, mut moved) = (Vec::new(), None);
-        for (target, result) in targets.iter_mut().zip(&answer.records) {
-            if let Some(code) = &result.error_code {
-                refused.push(code);
-                continue;
-            }
-            target.told_ms = Some(watermark_ms);
-            if let Some(landed) = result.shard_id.as_ref().filter(|landed| **landed != target.shard) {
-                moved = Some((target.shard.clone(), landed.clone()));
+        for (target, answer) in targets.iter_mut().zip(answers) {
+            match answer {
+                EntryAnswer::Taken { shard: landed } => {
+                    target.told_ms = Some(watermark_ms);
+                    if landed != target.shard {
+                        moved = Some((target.shard.clone(), landed));
+                    }
+                }
+                EntryAnswer::Throttled { error, .. } | EntryAnswer::Failed { error } => refused.push(error),
             }
         }
-        Stats::add(&self.stats.heartbeats_sent, entries - refused.len());
-        match (refused.first(), moved) {
-            (Some(&first), _) => {
-                Err(HeartbeatError::Refused { failed: refused.len(), sent: entries, first: first.clone() })
-            }
+        Stats::add(&self.stats.heartbeats_sent, sent - refused.len());
+        let failed = refused.len();
+        match (refused.into_iter().next(), moved) {
+            (Some(first), _) => Err(HeartbeatError::Refused { failed, sent, first }),
             (None, Some((meant, landed))) => Err(HeartbeatError::Moved { meant, landed }),
             (None, None) => Ok(()),
         }
-    }
-
-    fn target(&self) -> String {
-        format!("stream {} in {}", self.stream, self.region)
     }
 }
 
@@ -209,6 +160,12 @@ struct Target {
     hash_key: u128,
     /// The watermark that it was told last.
     told_ms: Option<u64>,
+}
+
+impl Target {
+    fn entry(&self, frame: &Bytes) -> PutEntry {
+        PutEntry { data: frame.clone(), partition_key: PARTITION_KEY.to_owned(), hash_key: self.hash_key }
+    }
 }
 
 impl Targets {

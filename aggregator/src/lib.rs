@@ -3,7 +3,7 @@
 //! The modules stand in the order in which an update meets them:
 //!
 //! ```text
-//! source ─StreamRecord+Ack→ change ─Change+Ack→ batch ─Batch→ fanout ─one copy per region→ region ─frame→ Kinesis
+//! source ─StreamRecord+Ack→ change ─Change+Ack→ batch ─Batch→ fanout ─one copy per region→ producer ─frame→ Kinesis
 //! ```
 //!
 //! [`run`] wires them. A change is done, and its shard's checkpoint may pass it, when the Kinesis stream of
@@ -19,10 +19,12 @@ pub mod source;
 pub mod change;
 pub mod intake;
 pub mod tables;
+pub mod linger;
 pub mod readiness;
 pub mod batch;
 pub mod fanout;
-pub mod region;
+pub mod target;
+pub mod producer;
 pub mod heartbeat;
 pub mod run;
 pub mod import;

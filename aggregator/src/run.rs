@@ -1,7 +1,6 @@
 //! The aggregator's wiring, in the order in which an update flows.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, watch};
@@ -18,10 +17,11 @@ use crate::config::{Config, ParkingConfig, RegionConfig};
 use crate::describes::Describes;
 use crate::fanout;
 use crate::heartbeat::Heartbeats;
+use crate::producer::Producer;
 use crate::readiness::Readiness;
-use crate::region::Producer;
 use crate::stats::Stats;
 use crate::tables::Table;
+use crate::target::TargetStream;
 
 /// Pages of changes that may wait for the batcher. The byte budget bounds what they weigh.
 const INTAKE_PAGES_MAX: usize = 64;
@@ -91,17 +91,19 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     for (region, readiness) in config.regions.iter().zip(readiness) {
         let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
         to_regions.push(to_region);
-        let producer = producer(region, &config, &dead_letters, &stats, readiness).await;
-        let heartbeats = heartbeats(&producer, config.watermark_interval);
+        let target = TargetStream::new(&region.name, &region.stream, &region.kinesis, region.target).await;
+        let (interval, stats) = (config.watermark_interval, Arc::clone(&stats));
+        let heartbeats = Heartbeats { target: target.clone(), interval, stats: Arc::clone(&stats) };
         let heartbeats = heartbeats.run(watermark.clone(), shutdown.clone());
         tasks.spawn(async move {
             heartbeats.await;
             Ok(())
         });
-        let puts_in_flight_max = region.puts_in_flight_max;
+        let letters = Arc::clone(&dead_letters);
+        let producer =
+            Producer::new(target, region.producer, config.batch.buckets, letters, stats, readiness);
         tasks.spawn(async move {
-            producer.check_stream().await;
-            producer.run(from_fanout, puts_in_flight_max).await;
+            producer.run(from_fanout).await;
             Ok(())
         });
     }
@@ -131,38 +133,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     Ok(())
 }
 
-async fn producer(
-    region: &RegionConfig,
-    config: &Config,
-    dead_letters: &Arc<DeadLetters>,
-    stats: &Arc<Stats>,
-    readiness: Readiness,
-) -> Producer {
-    Producer {
-        client: aws_sdk_kinesis::Client::new(&sdk_config(&region.kinesis).await),
-        region: region.name.as_str().into(),
-        stream: region.stream.as_str().into(),
-        buckets: config.batch.buckets,
-        dead_letters: Arc::clone(dead_letters),
-        stats: Arc::clone(stats),
-        readiness,
-    }
-}
-
 /// The regions are the consumer's lanes, in the order of the configuration.
 fn lanes(config: &Config, ready: watch::Receiver<Lanes>) -> LaneConfig {
     let lane = |region: &RegionConfig| Lane { name: region.name.as_str().into(), start: region.start.lane() };
     let ParkingConfig { parking, catch_up_bytes_max, catch_ups_max, catch_up_bytes_per_s } = config.parking;
     let lanes = config.regions.iter().map(lane).collect();
     LaneConfig { lanes, ready, parking, catch_up_bytes_max, catch_ups_max, catch_up_bytes_per_s }
-}
-
-fn heartbeats(producer: &Producer, interval: Duration) -> Heartbeats {
-    Heartbeats {
-        client: producer.client.clone(),
-        region: Arc::clone(&producer.region),
-        stream: Arc::clone(&producer.stream),
-        interval,
-        stats: Arc::clone(&producer.stats),
-    }
 }

@@ -31,7 +31,6 @@ fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
     assert_eq!(full.shutdown_deadline, given.shutdown_deadline);
     assert_eq!(full.tables, given.tables);
     assert_eq!(full.regions[0], given.regions[0]);
-    assert_eq!(full.regions[1].puts_in_flight_max, given.regions[1].puts_in_flight_max);
 }
 
 #[test]
@@ -63,6 +62,8 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         endpoint = 'localhost'
         access_key_id = 'a'
         [regions.eu-west-1]
+        connections = 0
+        request_bytes_max = 20000000
         [batch]
         buckets = 3
         linger_ms = 'soon'
@@ -78,6 +79,8 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "dynamodb.secret_access_key: ",
         "tables: at least one [tables.NAME]",
         "regions.eu-west-1.stream: is required",
+        "regions.eu-west-1.connections: ",
+        "regions.eu-west-1.request_bytes_max: ",
         "batch.buckets: must be a power of two, found 3",
         "batch.linger_ms: ",
         "watermark.interval_ms: ",

@@ -105,7 +105,7 @@ fn classify<E, R>(error: &SdkError<E, R>, code: Option<&str>) -> Class {
 
 /// What a service's error code means. A code that is not known is taken for transient: a retry with backoff
 /// does no harm, and giving up might.
-fn class_of_code(code: &str) -> Class {
+pub fn class_of_code(code: &str) -> Class {
     match code {
         "LimitExceededException"
         | "ThrottlingException"

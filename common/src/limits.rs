@@ -7,10 +7,20 @@ use std::time::Duration;
 
 /// Entries in one PutRecords call (AWS: Kinesis API reference, PutRecords).
 pub const PUT_RECORDS_ENTRIES_MAX: usize = 500;
-/// Bytes in one PutRecords call, partition keys included (AWS: PutRecords, 10 MiB). Half of it is used: a call
-/// is then sent again at half the cost, and streams in accounts with the older limit of 5 MiB work too.
-pub const PUT_RECORDS_BYTES_MAX: usize = 5 * 1024 * 1024;
-/// Bytes of one Kinesis record: data and partition key (AWS: default `MaxRecordSizeInKiB` of a stream, 1 MiB).
+/// Bytes in one PutRecords call, partition keys included (AWS: PutRecords, 10 MiB).
+pub const PUT_RECORDS_BYTES_MAX: usize = 10 * 1024 * 1024;
+/// Bytes that are used of it: half, since a call is then sent again at half the cost, and the limit was 5 MiB for years,
+/// which is what other servers know.
+pub const PUT_RECORDS_BYTES_DEFAULT: usize = PUT_RECORDS_BYTES_MAX / 2;
+/// A call has room for the largest record.
+pub const PUT_RECORDS_BYTES_MIN: usize = KINESIS_RECORD_BYTES_MAX;
+/// Bytes that one shard takes in a second (AWS: Kinesis quotas, 1 MB/s for data and partition keys, for on-demand
+/// streams as well).
+pub const KINESIS_SHARD_BYTES_PER_SECOND: u64 = 1024 * 1024;
+/// Records that one shard takes in a second (AWS: Kinesis quotas, 1,000).
+pub const KINESIS_SHARD_RECORDS_PER_SECOND: u64 = 1_000;
+/// Bytes of one Kinesis record: data and partition key (AWS: `MaxRecordSizeInKiB` of a stream, 1 MiB to 10 MiB). Every
+/// stream takes that much; larger records are for exceptions (AWS: at most 2 % of all), and ours are batches.
 pub const KINESIS_RECORD_BYTES_MAX: usize = 1024 * 1024;
 /// Room kept in a record for its partition key: we write a bucket number, at most ten digits.
 pub const PARTITION_KEY_BYTES_MAX: usize = 16;
@@ -66,6 +76,6 @@ pub const WATERMARK_INTERVAL: Duration = Duration::from_secs(1);
 pub const WINDOW_RECORDS_MAX: usize = 65_536;
 
 const _: () = assert!(FRAME_BYTES_MAX + PARTITION_KEY_BYTES_MAX <= KINESIS_RECORD_BYTES_MAX);
-const _: () = assert!(FRAME_BYTES_MAX <= PUT_RECORDS_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX + PARTITION_KEY_BYTES_MAX <= PUT_RECORDS_BYTES_MIN);
 const _: () = assert!(WINDOW_RECORDS_MAX > DYNAMODB_STREAMS_READ_RECORDS_MAX as usize);
 const _: () = assert!(WINDOW_RECORDS_MAX > KINESIS_READ_RECORDS_MAX as usize);

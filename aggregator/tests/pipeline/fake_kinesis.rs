@@ -1,13 +1,15 @@
 //! A Kinesis that follows a script: each PutRecords call gets the next answer of it, and success when it is at its
-//! end. What it took is kept. Its shards have equal shares of the hash keys.
+//! end. What it took is kept. Its shards have equal shares of the hash keys, may take so many records a second only,
+//! and may be others from one moment to the next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// More calls than any test makes.
 const OPEN: usize = 1 << 20;
@@ -52,6 +55,37 @@ struct Seen {
     stream_is_missing: bool,
     is_no_kinesis: bool,
     shards: usize,
+    /// The number of the first open shard.
+    first_shard: u128,
+    limits: BTreeMap<u128, Limit>,
+    sent_to: BTreeMap<u128, SentTo>,
+    connections: BTreeSet<SocketAddr>,
+    distribution: Option<&'static str>,
+}
+
+/// What was sent to one shard, by when it came.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct SentTo {
+    pub(crate) taken: usize,
+    pub(crate) throttled: usize,
+}
+
+/// A shard's token bucket, of one second's records.
+struct Limit {
+    records_per_second: f64,
+    records: f64,
+    filled: Instant,
+}
+
+impl Limit {
+    fn takes(&mut self) -> bool {
+        let now = Instant::now();
+        let records = self.records + (now - self.filled).as_secs_f64() * self.records_per_second;
+        (self.records, self.filled) = (records.min(self.records_per_second), now);
+        let takes = self.records >= 1.0;
+        self.records -= if takes { 1.0 } else { 0.0 };
+        takes
+    }
 }
 
 /// An entry of a call.
@@ -81,6 +115,7 @@ impl FakeKinesis {
         let limit = axum::extract::DefaultBodyLimit::max(16 << 20);
         let app = Router::new().route("/", post(answer)).layer(limit).with_state(Arc::clone(&shared));
         let mut server = JoinSet::new();
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         server.spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { url, seen: shared, _server: server }
     }
@@ -110,6 +145,45 @@ impl FakeKinesis {
         self.seen.seen.lock().unwrap().shards = shards;
     }
 
+    /// How many records a second this shard takes; `None`: any.
+    pub(crate) fn limit_shard(&self, shard: u128, records_per_second: Option<f64>) {
+        let limits = &mut self.seen.seen.lock().unwrap().limits;
+        match records_per_second {
+            Some(rate) => {
+                let limit = Limit { records_per_second: rate, records: rate, filled: Instant::now() };
+                limits.insert(shard, limit);
+            }
+            None => drop(limits.remove(&shard)),
+        }
+    }
+
+    /// Closes all shards and opens so many new ones.
+    pub(crate) fn reshard(&self, shards: usize) {
+        let mut seen = self.seen.seen.lock().unwrap();
+        seen.first_shard += seen.shards as u128;
+        seen.shards = shards;
+    }
+
+    /// From now on this shard takes all.
+    pub(crate) fn opens_shard(&self, shard: u128) {
+        self.seen.seen.lock().unwrap().first_shard = shard;
+    }
+
+    /// What the stream says of how it distributes records.
+    pub(crate) fn says_distribution(&self, distribution: &'static str) {
+        self.seen.seen.lock().unwrap().distribution = Some(distribution);
+    }
+
+    /// What was sent to a shard so far.
+    pub(crate) fn sent_to(&self, shard: u128) -> SentTo {
+        self.seen.seen.lock().unwrap().sent_to.get(&shard).copied().unwrap_or_default()
+    }
+
+    /// How many connections calls came over.
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.seen.lock().unwrap().connections.len()
+    }
+
     /// Whether it is another service than Kinesis.
     pub(crate) fn is_no_kinesis(&self, is_none: bool) {
         self.seen.seen.lock().unwrap().is_no_kinesis = is_none;
@@ -131,13 +205,18 @@ impl FakeKinesis {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let operation = headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap().to_owned();
     if operation != "PutRecords" {
         let seen = shared.seen.lock().unwrap();
         return refusal_of_any_call(&seen).unwrap_or_else(|| match operation.as_str() {
-            "DescribeStreamSummary" => summary(),
-            "ListShards" => listing(seen.shards),
+            "DescribeStreamSummary" => summary(&seen),
+            "ListShards" => listing(&seen),
             other => panic!("unexpected {other}"),
         });
     }
@@ -145,6 +224,7 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     {
         let mut seen = shared.seen.lock().unwrap();
         seen.calls.push(entries.iter().map(|entry| entry.data.clone()).collect());
+        seen.connections.insert(peer);
         seen.in_flight += 1;
         seen.in_flight_max = seen.in_flight_max.max(seen.in_flight);
     }
@@ -163,18 +243,31 @@ fn put(seen: &mut Seen, entries: Vec<Entry>) -> Response {
     }
     match seen.script.pop_front().unwrap_or(Answer::Entries(Vec::new())) {
         Answer::Entries(failed) => {
-            let code = |index| failed.iter().find(|(at, _)| *at == index).map(|(_, code)| *code);
-            let result = |(index, entry)| result(entry, seen.shards, code(index));
-            let results: Vec<Value> = entries.iter().enumerate().map(result).collect();
-            let taken = entries.into_iter().enumerate().filter(|(index, _)| code(*index).is_none());
-            seen.landed.extend(taken.map(|(_, entry)| entry.data));
-            json_response(200, &json!({ "FailedRecordCount": failed.len(), "Records": results }))
+            let (mut results, mut failures) = (Vec::new(), 0);
+            for (index, entry) in entries.into_iter().enumerate() {
+                let shard = seen.first_shard + entry.hash_key / share(seen.shards);
+                let by_script = failed.iter().find(|(at, _)| *at == index).map(|(_, code)| *code);
+                let is_taken = by_script.is_none() && seen.limits.get_mut(&shard).is_none_or(Limit::takes);
+                let sent_to = seen.sent_to.entry(shard).or_default();
+                if is_taken {
+                    sent_to.taken += 1;
+                    seen.landed.push(entry.data);
+                    results.push(json!({ "SequenceNumber": "1", "ShardId": shard_id(shard) }));
+                } else {
+                    sent_to.throttled += 1;
+                    failures += 1;
+                    let code = by_script.unwrap_or("ProvisionedThroughputExceededException");
+                    let message = format!("Rate exceeded for shard {} in stream warmcast", shard_id(shard));
+                    results.push(json!({ "ErrorCode": code, "ErrorMessage": message }));
+                }
+            }
+            json_response(200, &json!({ "FailedRecordCount": failures, "Records": results }))
         }
         Answer::Fails(status, code) => error(status, code),
         Answer::Garbage => (StatusCode::BAD_GATEWAY, "<html>").into_response(),
         Answer::OneTooFew => {
-            let results: Vec<Value> =
-                entries.iter().skip(1).map(|entry| result(entry, seen.shards, None)).collect();
+            let taken = json!({ "SequenceNumber": "1", "ShardId": shard_id(seen.first_shard) });
+            let results = vec![taken; entries.len() - 1];
             seen.landed.extend(entries.into_iter().map(|entry| entry.data));
             json_response(200, &json!({ "FailedRecordCount": 0, "Records": results }))
         }
@@ -200,13 +293,6 @@ fn entries(body: &[u8]) -> Vec<Entry> {
         .collect()
 }
 
-fn result(entry: &Entry, shards: usize, code: Option<&str>) -> Value {
-    match code {
-        Some(code) => json!({ "ErrorCode": code, "ErrorMessage": "by the script" }),
-        None => json!({ "SequenceNumber": "1", "ShardId": shard_id(entry.hash_key / share(shards)) }),
-    }
-}
-
 /// The hash keys of one shard; of a stream with one shard it lacks the last, so that it is a number.
 fn share(shards: usize) -> u128 {
     (u128::MAX / shards as u128).saturating_add(1)
@@ -216,12 +302,13 @@ fn shard_id(number: u128) -> String {
     format!("shardId-{number:012}")
 }
 
-fn listing(shards: usize) -> Response {
+fn listing(seen: &Seen) -> Response {
+    let shards = seen.shards;
     let shard = |number: u128| {
         let first = number * share(shards);
         let last = first.saturating_add(share(shards) - 1);
         json!({
-            "ShardId": shard_id(number),
+            "ShardId": shard_id(seen.first_shard + number),
             "HashKeyRange": { "StartingHashKey": first.to_string(), "EndingHashKey": last.to_string() },
             "SequenceNumberRange": { "StartingSequenceNumber": "1" },
         })
@@ -229,14 +316,15 @@ fn listing(shards: usize) -> Response {
     json_response(200, &json!({ "Shards": (0..shards as u128).map(shard).collect::<Vec<_>>() }))
 }
 
-fn summary() -> Response {
-    json_response(
-        200,
-        &json!({ "StreamDescriptionSummary": {
-            "StreamName": "warmcast", "StreamARN": "arn", "StreamStatus": "ACTIVE", "RetentionPeriodHours": 24,
-            "StreamCreationTimestamp": 1.0, "EnhancedMonitoring": [], "OpenShardCount": 1,
-        }}),
-    )
+fn summary(seen: &Seen) -> Response {
+    let mut summary = json!({
+        "StreamName": "warmcast", "StreamARN": "arn", "StreamStatus": "ACTIVE", "RetentionPeriodHours": 24,
+        "StreamCreationTimestamp": 1.0, "EnhancedMonitoring": [], "OpenShardCount": 1,
+    });
+    if let Some(distribution) = seen.distribution {
+        summary["RecordDistributionStrategy"] = distribution.into();
+    }
+    json_response(200, &json!({ "StreamDescriptionSummary": summary }))
 }
 
 fn error(status: u16, code: &str) -> Response {

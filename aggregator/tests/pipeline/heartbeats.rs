@@ -11,14 +11,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::heartbeat::Heartbeats;
 use warmcast_aggregator::stats::Stats;
-use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::Watermark;
 use warmcast_proto::frame::FrameBuilder;
 
 use super::fake_kinesis::{Answer, FakeKinesis};
-use super::servers::{Kinesis, service};
+use super::servers::Kinesis;
 use super::wait::until;
-use super::world::{STREAM, region};
+use super::world::{STREAM, region, target};
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -34,13 +33,8 @@ impl Beating {
     async fn start(url: &str) -> Self {
         let (watermark, told) = watch::channel(None);
         let (stats, shutdown) = (Arc::new(Stats::default()), CancellationToken::new());
-        let heartbeats = Heartbeats {
-            client: aws_sdk_kinesis::Client::new(&sdk_config(&service(url)).await),
-            region: "eu-west-1".into(),
-            stream: STREAM.into(),
-            interval: INTERVAL,
-            stats: Arc::clone(&stats),
-        };
+        let heartbeats =
+            Heartbeats { target: target(url).await, interval: INTERVAL, stats: Arc::clone(&stats) };
         let mut task = JoinSet::new();
         task.spawn(heartbeats.run(told, shutdown.clone()));
         Self { watermark, stats, shutdown, task }

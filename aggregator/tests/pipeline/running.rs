@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, StreamViewType};
+use warmcast_aggregator::linger::LingerBounds;
 use warmcast_proto::change::ChangeKind;
 use warmcast_proto::sequence::Sequence;
 
@@ -144,7 +145,8 @@ async fn a_stop_sends_what_was_read_and_a_restart_goes_on_after_it() {
     let (dynamodb, kinesis, letters) = (DynamoDb::start().await, region(1).await, directory());
     dynamodb.create_table("profiles", NEW_IMAGE).await;
     let mut config = config(&dynamodb.url, &["profiles"], &[&kinesis.url], letters.path());
-    config.batch.linger = Duration::from_secs(60);
+    let minute = Duration::from_secs(60);
+    config.batch.linger = LingerBounds { min: minute, max: minute };
     config.batch.changes_max = 3;
     let aggregator = Aggregator::start(config.clone());
     for number in 0..4 {
@@ -163,7 +165,7 @@ async fn a_stop_sends_what_was_read_and_a_restart_goes_on_after_it() {
     let leases = dynamodb.leases_with_owner().await;
     assert_eq!(leases, 0, "a stopped worker releases its leases");
 
-    config.batch.linger = Duration::ZERO;
+    config.batch.linger = LingerBounds { min: Duration::ZERO, max: Duration::ZERO };
     let aggregator = Aggregator::start(config);
     dynamodb.put("profiles", "a", "4").await;
     until("the change after the restart came", async || {

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::Config;
+use warmcast_aggregator::target::{TargetConfig, TargetStream};
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
 use warmcast_proto::change::Change;
 use warmcast_proto::frame::{FRAME_BODY_BYTES_MAX, decode};
 use warmcast_proto::item::{self, Item, Value};
 
-use super::servers::{DynamoDb, Kinesis, data};
+use super::servers::{DynamoDb, Kinesis, data, service};
 
 /// The stream of every region.
 pub(crate) const STREAM: &str = "warmcast";
@@ -174,4 +175,10 @@ pub(crate) fn text(change: &Change) -> String {
 /// Where dead letters go.
 pub(crate) fn directory() -> Arc<tempfile::TempDir> {
     Arc::new(tempfile::tempdir().unwrap())
+}
+
+/// The stream of a region, as an aggregator reaches it; a call without an answer is soon taken for lost.
+pub(crate) async fn target(url: &str) -> TargetStream {
+    let config = TargetConfig { connections: 2, call_timeout: Duration::from_millis(1_500) };
+    TargetStream::new("eu-west-1", STREAM, &service(url), config).await
 }

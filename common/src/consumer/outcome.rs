@@ -18,7 +18,7 @@ pub enum ShardExit {
     /// Everything read is done and checkpointed, and the lease is released, or given to this worker.
     Drained(Option<String>),
     /// The shard is to be begun again at this checkpoint: what was read of it and not done is of no account.
-    Rewinding(Lease, Checkpoint),
+    Rewinding(Box<Lease>, Checkpoint),
 }
 
 /// What became of an ended shard's children.

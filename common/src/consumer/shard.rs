@@ -218,7 +218,7 @@ where
                 () = self.task.orders.lost() => return Ok(ShardExit::LeaseLost),
                 _ = self.task.rewinds.target_other_than(self.lease.target.as_deref()) => {
                     let to = self.progressed(&acks.status()).rewind.unwrap_or_else(|| rewind_checkpoint(&self.lease));
-                    return Ok(ShardExit::Rewinding(self.lease.clone(), to));
+                    return Ok(ShardExit::Rewinding(Box::new(self.lease.clone()), to));
                 }
                 stopped = &mut checkpointer => return stopped.map(|_| ShardExit::LeaseLost),
                 end = &mut reader => end?,

@@ -133,7 +133,7 @@ where
             }
             Ok(ShardExit::Ended(children)) => self.shard_ended(&key, children, shutdown),
             Ok(ShardExit::Rewinding(lease, to)) => {
-                self.tend(Tenure::Rewinding(lease, to));
+                self.tend(Tenure::Rewinding(*lease, to));
                 if let (true, Some(tending)) = (shutdown.is_cancelled(), self.running.get(&key)) {
                     tending.orders.drain(None);
                 }

@@ -1,0 +1,363 @@
+//! The state of a producer at work: what it sends next, and what becomes of what it sent.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::JoinError;
+use tokio::time::Instant;
+use warmcast_common::aws::CallError;
+use warmcast_common::clock::now_ms;
+use warmcast_common::consumer::ParkReason;
+use warmcast_common::dead_letter::DeadLetter;
+use warmcast_common::retry::{Backoff, Class};
+use warmcast_common::telemetry::LogLimiter;
+
+use super::Producer;
+use super::call::{Call, Made};
+use super::health::Health;
+use super::queue::{Group, Queue};
+use super::routes::{Routes, ShardId};
+use crate::fanout::RegionFrame;
+use crate::stats::Stats;
+use crate::target::{EntryAnswer, StreamSummary};
+
+/// A copy that waited for longer is not sent (again). The cache-writer takes what is older than a minute for late and
+/// has to look twice at it; the way there takes up to a call's timeout.
+const COPY_AGE_MAX: Duration = Duration::from_secs(40);
+/// A region whose queue takes longer than this to send is not ready for more than what is new ...
+const BACKLOG_MAX: Duration = Duration::from_secs(2);
+/// ... until it takes less than this.
+const BACKLOG_SHORT: Duration = Duration::from_secs(1);
+/// Pause between two looks for what is too old.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two looks at how the stream is set up.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(300);
+/// Pauses of an entry that failed inside the service.
+const ENTRY_PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// See [`ENTRY_PAUSE_FIRST`].
+const ENTRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The state of a producer at work.
+pub(super) struct Sending<'a> {
+    producer: &'a Producer,
+    pub(super) queue: Queue<RegionFrame>,
+    routes: Routes,
+    health: Health,
+    is_ready: bool,
+    swept: Instant,
+    look_at: Instant,
+    /// The distribution that was reported last.
+    reported_self_distributing: bool,
+    complaints: LogLimiter,
+}
+
+impl<'a> Sending<'a> {
+    pub(super) fn new(producer: &'a Producer, now: Instant) -> Self {
+        Self {
+            producer,
+            queue: Queue::new(producer.config.shard_limits),
+            routes: Routes::default(),
+            health: Health::new(producer.config.request_bytes_max),
+            is_ready: true,
+            swept: now,
+            look_at: now,
+            reported_self_distributing: false,
+            complaints: LogLimiter::default(),
+        }
+    }
+
+    pub(super) fn take_in(&mut self, frames: impl Iterator<Item = RegionFrame>, now: Instant) {
+        for frame in frames {
+            self.queue.push(frame.bucket, frame.bytes.len(), frame, &self.routes, now);
+        }
+    }
+
+    pub(super) fn next_call(&mut self, in_flight: usize, now: Instant) -> Option<Call> {
+        let at = self.health.next_at(in_flight, self.producer.config.puts_in_flight_max, now)?;
+        if at > now {
+            return None;
+        }
+        loop {
+            let request = self.queue.next_request(self.health.request_bytes(), &self.routes, now);
+            let Some(mut group) = request else { break };
+            let clock_ms = now_ms();
+            let out = group.entries.extract_if(.., |entry| is_out(&entry.payload, clock_ms));
+            let out: Vec<_> = out.map(|entry| entry.payload).collect();
+            self.leave_out(out, clock_ms);
+            if !group.entries.is_empty() {
+                return Some(Call { group, sent: now });
+            }
+        }
+        // A region that is back should be noticed also when there is nothing to send to it.
+        let is_probe_due = in_flight == 0 && self.health.probe_at().is_some_and(|at| at <= now);
+        is_probe_due.then(|| Call { group: Group { entries: Vec::new(), is_tried: false }, sent: now })
+    }
+
+    /// When there is something to do at the latest, if nothing happens.
+    pub(super) fn next_at(&self, in_flight: usize, now: Instant) -> Instant {
+        let may_call = self.health.next_at(in_flight, self.producer.config.puts_in_flight_max, now);
+        let call = may_call.and_then(|may| self.queue.next_at(now).map(|at| at.max(may)));
+        let probe =
+            self.health.probe_at().filter(|_| in_flight == 0).zip(may_call).map(|(at, may)| at.max(may));
+        let sweep = self.swept + SWEEP_INTERVAL;
+        [call, probe].into_iter().flatten().fold(sweep, Instant::min)
+    }
+
+    pub(super) fn on_call(&mut self, ended: Result<Made, JoinError>, now: Instant) {
+        match ended {
+            Ok(Made { group, sent, answers: Ok(answers), .. }) => self.settle(group, &answers, sent, now),
+            Ok(Made { group, answers: Err(error), stream, .. })
+                if error.class == Class::Permanent && !group.entries.is_empty() =>
+            {
+                self.refused(group, &error, stream, now);
+            }
+            Ok(Made { group, sent, answers: Err(error), .. }) => {
+                match error.class {
+                    Class::Throttled => self.health.on_throttled(now),
+                    _ => self.health.on_failure(sent, now),
+                }
+                self.send_again(group, &error.to_string(), now);
+            }
+            // Its acks are gone with it: the records are read again.
+            Err(panicked) => {
+                tracing::error!(region = self.region(), error = %panicked, "put task panicked");
+            }
+        }
+    }
+
+    /// Each entry gets what its answer says.
+    fn settle(&mut self, group: Group<RegionFrame>, answers: &[EntryAnswer], sent: Instant, now: Instant) {
+        let (mut by_shard, mut news) = (BTreeMap::<Option<ShardId>, Taken>::new(), false);
+        let is_progress = answers.iter().any(|answer| !matches!(answer, EntryAnswer::Failed { .. }));
+        let (mut trouble, mut failed, entries) = (None, 0, group.entries.len());
+        for (mut entry, answer) in group.entries.into_iter().zip(answers) {
+            match answer {
+                EntryAnswer::Taken { shard } => {
+                    news |= self.routes.learn(entry.bucket, shard, sent, now);
+                    by_shard.entry(self.routes.paced(Some(shard), entry.bucket)).or_default().taken += 1;
+                    self.landed(entry.payload);
+                }
+                EntryAnswer::Throttled { shard, error } => {
+                    trouble.get_or_insert(error);
+                    if let Some(shard) = shard {
+                        news |= self.routes.learn(entry.bucket, shard, sent, now);
+                    }
+                    let shard = self.routes.paced(shard.as_deref(), entry.bucket);
+                    by_shard.entry(shard).or_default().throttled += 1;
+                    Stats::add(&self.producer.stats.entries_throttled, 1);
+                    entry.tries += 1;
+                    self.queue.put_back(entry, &self.routes, now);
+                }
+                EntryAnswer::Failed { error } => {
+                    trouble.get_or_insert(error);
+                    failed += 1;
+                    entry.tries += 1;
+                    let pause = entry_pause(entry.tries);
+                    self.queue.rest(entry, now + pause);
+                }
+            }
+        }
+        Stats::add(&self.producer.stats.entries_sent, entries);
+        Stats::add(&self.producer.stats.entries_failed, failed);
+        if news {
+            self.queue.route(&self.routes, now);
+        }
+        for (shard, Taken { taken, throttled }) in by_shard {
+            match throttled {
+                0 => self.queue.on_taken(shard.as_ref(), &self.routes, now),
+                _ => {
+                    let part = f64::from(taken) / f64::from(taken + throttled);
+                    self.queue.on_throttled(shard.as_ref(), sent, part, &self.routes, now);
+                }
+            }
+        }
+        match is_progress {
+            true => self.health.on_answer(),
+            false => self.health.on_failure(sent, now),
+        }
+        if let Some(error) = trouble {
+            let retried =
+                answers.iter().filter(|answer| !matches!(answer, EntryAnswer::Taken { .. })).count();
+            self.complain(retried, error, now);
+        }
+        self.report_distribution(now);
+    }
+
+    /// The service refuses the call. One of its entries may be the reason: which shows when each half is sent by
+    /// itself. Only what is refused after the stream was seen to be there is refused for what it is.
+    fn refused(
+        &mut self,
+        mut group: Group<RegionFrame>,
+        error: &CallError,
+        stream: Option<Result<StreamSummary, CallError>>,
+        now: Instant,
+    ) {
+        if group.entries.len() > 1 {
+            tracing::warn!(
+                region = self.region(),
+                %error,
+                frames = group.entries.len(),
+                "call refused; its halves are sent"
+            );
+            let entries = group.entries.split_off(group.entries.len() / 2);
+            self.queue.push_group(Group { entries, is_tried: false });
+            self.queue.push_group(Group { is_tried: false, ..group });
+            return;
+        }
+        match stream {
+            Some(Ok(_)) => self.queue.push_group(Group { is_tried: true, ..group }),
+            Some(Err(unusable)) => {
+                self.health.on_failure(now, now);
+                self.complain(1, &format!("{error}; {unusable}"), now);
+                // By itself again, and before all others: they would only be refused as well.
+                self.queue.push_group(group);
+            }
+            None => group.entries.into_iter().for_each(|entry| self.set_aside(entry.payload, error)),
+        }
+    }
+
+    /// The whole call is sent again, as part of other calls unless it was a group.
+    fn send_again(&mut self, group: Group<RegionFrame>, error: &str, now: Instant) {
+        let frames = group.entries.len();
+        for mut entry in group.entries {
+            entry.tries += 1;
+            self.queue.put_back(entry, &self.routes, now);
+        }
+        self.complain(frames, error, now);
+    }
+
+    fn complain(&mut self, frames: usize, error: &str, now: Instant) {
+        Stats::add(&self.producer.totals.retries, frames);
+        if let Some(repeats) = self.complaints.due(now) {
+            let error = error.to_owned();
+            tracing::warn!(region = self.region(), frames, repeats, error, "frames are sent again");
+        }
+    }
+
+    fn landed(&self, frame: RegionFrame) {
+        let totals = &self.producer.totals;
+        Stats::add(&totals.frames_sent, 1);
+        Stats::add(&totals.bytes_sent, frame.bytes.len());
+        Stats::add(&totals.changes_sent, frame.changes());
+        frame.done();
+    }
+
+    fn set_aside(&self, frame: RegionFrame, error: &CallError) {
+        Stats::add(&self.producer.totals.dead_letters, 1);
+        self.producer.dead_letters.set_aside(&DeadLetter {
+            stream: &self.producer.target.name(),
+            shard: None,
+            sequence: None,
+            reason: &error.to_string(),
+            bytes: &frame.bytes,
+            form: "frame",
+        });
+        frame.done();
+    }
+
+    /// What is due at intervals, and what others are told.
+    pub(super) fn keep(&mut self, now: Instant) {
+        if now >= self.swept + SWEEP_INTERVAL {
+            self.swept = now;
+            let clock_ms = now_ms();
+            let out = self.queue.sweep(|frame| is_out(frame, clock_ms));
+            self.leave_out(out, clock_ms);
+            self.routes.forget(now);
+            self.queue.forget(&self.routes);
+        }
+        let stats = &self.producer.stats;
+        let (answers, backlog) = (self.health.answers(), self.queue.time_to_send());
+        self.is_ready = answers && backlog < if self.is_ready { BACKLOG_MAX } else { BACKLOG_SHORT };
+        self.producer.readiness.set(self.is_ready);
+        self.producer.answers.send_if_modified(|told| std::mem::replace(told, answers) != answers);
+        stats.set_state(answers, self.queue.len(), self.queue.share_min());
+    }
+
+    fn leave_out(&self, frames: Vec<RegionFrame>, clock_ms: u64) {
+        for frame in frames {
+            if is_old(&frame, clock_ms) {
+                Stats::add(&self.producer.stats.given_up, 1);
+                frame.give_up(ParkReason::TooOld);
+            } else {
+                Stats::add(&self.producer.stats.worthless, 1);
+            }
+        }
+    }
+
+    pub(super) fn is_look_due(&self, now: Instant) -> bool {
+        now >= self.look_at
+    }
+
+    pub(super) fn on_look(
+        &mut self,
+        ended: Result<Result<StreamSummary, CallError>, JoinError>,
+        now: Instant,
+    ) {
+        self.look_at = now + SUMMARY_INTERVAL;
+        match ended {
+            Ok(Ok(summary)) => {
+                if let Some(is_self_distributing) = summary.is_self_distributing {
+                    self.routes.set_self_distributing(is_self_distributing);
+                    self.report_distribution(now);
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::error!(
+                    region = self.region(),
+                    %error,
+                    "the target stream cannot be used yet; puts are tried until it can"
+                );
+                // Other errors say nothing of puts: permissions, for one, are given call by call.
+                if matches!(error.class, Class::Transient | Class::NotFound) {
+                    self.health.on_failure(now, now);
+                }
+            }
+            Err(panicked) => tracing::error!(region = self.region(), error = %panicked, "look panicked"),
+        }
+    }
+
+    fn report_distribution(&mut self, now: Instant) {
+        let is_self_distributing = self.routes.is_self_distributing();
+        if is_self_distributing == self.reported_self_distributing {
+            return;
+        }
+        self.reported_self_distributing = is_self_distributing;
+        self.producer.stats.set_self_distributing(is_self_distributing);
+        self.queue.route(&self.routes, now);
+        if is_self_distributing {
+            tracing::warn!(
+                region = self.region(),
+                stream = self.producer.target.stream(),
+                "the stream distributes records by itself (RecordDistributionStrategy AUTO): nothing is lost, but \
+                 a key's changes are spread over all shards and its shards cannot be paced one by one; \
+                 USER_PARTITION_KEY is better here"
+            );
+            // What was seen may have another reason: the service knows.
+            self.look_at = now;
+        }
+    }
+
+    fn region(&self) -> &str {
+        self.producer.target.region()
+    }
+}
+
+/// What one shard took of a request, and what it did not.
+#[derive(Default)]
+struct Taken {
+    taken: u32,
+    throttled: u32,
+}
+
+fn is_out(frame: &RegionFrame, clock_ms: u64) -> bool {
+    is_old(frame, clock_ms) || frame.is_worthless()
+}
+
+fn is_old(frame: &RegionFrame, clock_ms: u64) -> bool {
+    u128::from(clock_ms.saturating_sub(frame.read_ms)) > COPY_AGE_MAX.as_millis()
+}
+
+fn entry_pause(tries: u32) -> Duration {
+    let first = ENTRY_PAUSE_FIRST * 2_u32.saturating_pow(tries.saturating_sub(1).min(10));
+    Backoff::new(first, ENTRY_PAUSE_MAX).next_pause()
+}
