@@ -10,7 +10,7 @@ SETUP := sandbox/setup.sh
 DENY := .tools/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet bench-reader test lint fmt
+.PHONY: help demo fleet bench-reader bench-bytes test lint fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,11 @@ bench-reader: ## The bidders' Reader beside a plain Redis client, on one server.
 	@$(SETUP) compiler redis
 	@$(CARGO) build --locked --release --package warmcast-sandbox --bins
 	@target/release/sandbox bench reader $(ARGS)
+
+bench-bytes: ## Bytes on the wire for an update, by batch size and compression. A minute, after a release build.
+	@$(SETUP) compiler
+	@$(CARGO) build --locked --release --package warmcast-sandbox --bins
+	@target/release/sandbox bench bytes $(ARGS)
 
 # All targets are built at once: by themselves the programs would be built with other features of their libraries,
 # and most libraries twice. The tests of whole programs come last: the last line printed is theirs.

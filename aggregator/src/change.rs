@@ -1,6 +1,6 @@
 //! A stream record becomes a [`Change`]: its key in canonical form, its position, its item encoded once. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use aws_sdk_dynamodbstreams::types::{
@@ -142,8 +142,11 @@ fn is_expiry(record: &Record) -> bool {
     })
 }
 
-fn attributes(image: &Image) -> Result<std::collections::BTreeMap<String, AttributeValue>, Reason> {
-    image.iter().map(|(name, attribute)| Ok((name.clone(), value(name, attribute)?))).collect()
+/// Attributes of a stream record as an item has them.
+pub(crate) fn attributes<'a>(
+    image: impl IntoIterator<Item = (&'a String, &'a Attribute)>,
+) -> Result<BTreeMap<String, AttributeValue>, Reason> {
+    image.into_iter().map(|(name, attribute)| Ok((name.clone(), value(name, attribute)?))).collect()
 }
 
 /// DynamoDB nests at most 32 levels deep, so the recursion is bounded.

@@ -15,6 +15,8 @@ use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::{Compression, HEADER_LEN, READ_MS_LEN_MAX};
 use warmcast_proto::key::Buckets;
 
+use crate::cbor::PutEncoding;
+use crate::filter::{Condition, FilterConfig, Filters};
 use crate::linger::LingerBounds;
 use crate::producer::ProducerConfig;
 use crate::producer::rate::ShardLimits;
@@ -22,7 +24,9 @@ use crate::target::TargetConfig;
 
 /// The idle poll bound that suits DynamoDB Streams: idle polls are billed, and a bidder can wait this long.
 const IDLE_POLL_MAX_MS: u64 = 500;
-const BUCKETS_DEFAULT: u32 = 256;
+/// Measured (docs/wire-size.md): at 20,000 changes a second and [`LINGER_DEFAULT_MS`] a frame has some 30 changes.
+const BUCKETS_DEFAULT: u32 = 64;
+const LINGER_DEFAULT_MS: u64 = 100;
 const BUCKETS_MAX: u32 = 1 << 16;
 /// What a frame has beside this still fits a record.
 const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_LEN - READ_MS_LEN_MAX;
@@ -82,6 +86,8 @@ pub struct RegionConfig {
     pub target: TargetConfig,
     /// What its producer is allowed.
     pub producer: ProducerConfig,
+    /// What it receives of which table, where that is not everything.
+    pub filters: Filters,
     /// Where it begins if it is added.
     pub start: RegionStart,
 }
@@ -146,10 +152,13 @@ impl DaemonConfig for Config {
             ..dynamodb.clone()
         };
         let worker_id = root.text("worker_id").unwrap_or_else(host_name);
-        let tables =
+        let tables: Vec<TableConfig> =
             root.named_sections("tables").into_iter().map(|(name, s)| TableConfig::read(name, s)).collect();
-        let regions =
-            root.named_sections("regions").into_iter().map(|(name, s)| RegionConfig::read(name, s)).collect();
+        let regions = root
+            .named_sections("regions")
+            .into_iter()
+            .map(|(name, section)| RegionConfig::read(name, section, &tables))
+            .collect();
         let mut queue = root.section("queue");
         let queue_bytes_max = queue.size("bytes_max", 16 << 20..=(4 << 30) - 1, 256 << 20);
         queue.finish();
@@ -198,11 +207,22 @@ impl TableConfig {
 }
 
 impl RegionConfig {
-    fn read(name: String, mut section: Section) -> Self {
+    fn read(name: String, mut section: Section, tables: &[TableConfig]) -> Self {
         let mut kinesis_section = section.section("kinesis");
         let mut kinesis = ServiceConfig::read(&mut kinesis_section);
         kinesis_section.finish();
         kinesis.region.get_or_insert_with(|| name.clone());
+        let encodings = [("cbor", PutEncoding::Cbor), ("json", PutEncoding::Json)];
+        let mut filters = Filters::new();
+        for (table, filter) in section.optional_named_sections("tables") {
+            if !tables.iter().any(|known| known.name == table) {
+                section.note(
+                    "tables",
+                    format!("{table} is not one of the tables: there is no [tables.{table}]"),
+                );
+            }
+            filters.insert(table, read_filter(filter));
+        }
         let starts = [
             ("trim-horizon", RegionStart::TrimHorizon),
             ("latest", RegionStart::Latest),
@@ -215,6 +235,7 @@ impl RegionConfig {
             target: TargetConfig {
                 connections: section.size("connections", 1..=16, 2),
                 call_timeout: section.duration_ms("call_timeout_ms", 1_000..=60_000, 10_000),
+                encoding: section.choice("put_encoding", &encodings, PutEncoding::default()),
             },
             producer: ProducerConfig {
                 puts_in_flight_max: section.size("puts_in_flight_max", 1..=64, 4),
@@ -232,6 +253,7 @@ impl RegionConfig {
                     ),
                 ),
             },
+            filters,
             start: section.choice("initial_position", &starts, RegionStart::TrimHorizon),
         };
         section.finish();
@@ -260,6 +282,26 @@ impl ParkingConfig {
     }
 }
 
+/// `[regions.NAME.tables.TABLE]`.
+fn read_filter(mut section: Section) -> FilterConfig {
+    let text = section.text("condition");
+    let condition = text.as_ref().and_then(|text| {
+        let parsed = text.parse::<Condition>();
+        parsed.map_err(|error| section.note("condition", error.to_string())).ok()
+    });
+    let config = FilterConfig {
+        condition,
+        projection: section.texts("projection").map(|names| names.into_iter().collect()),
+        suppress_unchanged: section.boolean("suppress_unchanged", false),
+        suppress_excluded: section.boolean("suppress_excluded", false),
+    };
+    if config.suppress_excluded && text.is_none() {
+        section.note("suppress_excluded", "is of no use without a condition: no item is excluded");
+    }
+    section.finish();
+    config
+}
+
 impl BatchConfig {
     fn read(mut section: Section) -> Self {
         let buckets = section.integer("buckets", 1..=u64::from(BUCKETS_MAX), u64::from(BUCKETS_DEFAULT));
@@ -275,7 +317,7 @@ impl BatchConfig {
             buckets,
             linger: LingerBounds {
                 min: section.duration_ms("linger_min_ms", 0..=60_000, 1),
-                max: section.duration_ms("linger_ms", 0..=60_000, 50),
+                max: section.duration_ms("linger_ms", 0..=60_000, LINGER_DEFAULT_MS),
             },
             body_bytes_max: section.size("body_bytes_max", 64 << 10..=BODY_BYTES_MAX, BODY_BYTES_MAX),
             changes_max: section.size("changes_max", 1..=10_000, 1_000),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use aws_sdk_dynamodbstreams::types::Record;
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use warmcast_common::consumer::{Ack, Asked, Delivery, LaneAck, Processor, SequenceNumber};
+use warmcast_common::consumer::{Ack, Asked, Delivery, LaneAck, Lanes, Processor, SequenceNumber};
 use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::frame::change_len;
 
 use crate::change::{ChangeMaker, Undecodable};
+use crate::filter::Feeds;
 use crate::stats::Stats;
 
 /// A change on its way.
@@ -24,20 +25,13 @@ pub struct Pending {
     pub ack: LaneAck,
 }
 
-impl Pending {
-    /// For all regions that the record is read for; nothing if every one of them is parked.
-    fn of(change: Change, asked: Asked, ack: Ack) -> Option<Self> {
-        let lanes = ack.lanes();
-        let ack = ack.route(&[lanes]).pop().filter(|ack| !ack.lanes().is_empty())?;
-        Some(Self { change, read_ms: asked.ms, ack })
-    }
-}
-
 /// Hands the records of one table's stream on.
 #[derive(Debug)]
 pub struct Intake {
     /// How its changes are made.
     pub maker: ChangeMaker,
+    /// What each region receives of them.
+    pub feeds: Feeds,
     /// What a frame's body can hold at most.
     pub body_bytes_max: usize,
     /// The batcher.
@@ -60,12 +54,16 @@ impl Processor for Intake {
                     // Nothing else makes an invalidation of a record that is in order.
                     let is_incomplete = change.kind == ChangeKind::Invalidate;
                     Stats::add(&self.stats.incomplete, usize::from(is_incomplete));
-                    pending.extend(Pending::of(self.fit(change), asked, ack));
+                    let routes = self.feeds.route(&record.body, change, ack.lanes());
+                    self.route(routes, asked, ack, &mut pending);
                 }
                 Err(undecodable) => {
                     self.set_aside(stream, shard, record.sequence.as_ref(), &record.body, &undecodable);
                     match undecodable.invalidation {
-                        Some(change) => pending.extend(Pending::of(*change, asked, ack)),
+                        Some(change) => {
+                            let lanes = ack.lanes();
+                            self.route(vec![(*change, lanes)], asked, ack, &mut pending);
+                        }
                         None => ack.done(),
                     }
                 }
@@ -79,6 +77,16 @@ impl Processor for Intake {
 }
 
 impl Intake {
+    /// Each set of regions gets its change. Those that are in none, or were parked meanwhile, get nothing.
+    fn route(&self, routes: Vec<(Change, Lanes)>, asked: Asked, ack: Ack, pending: &mut Vec<Pending>) {
+        let lanes: Vec<Lanes> = routes.iter().map(|(_, lanes)| *lanes).collect();
+        for ((change, _), ack) in routes.into_iter().zip(ack.route(&lanes)) {
+            if !ack.lanes().is_empty() {
+                pending.push(Pending { change: self.fit(change), read_ms: asked.ms, ack });
+            }
+        }
+    }
+
     /// A change that no frame can hold becomes an invalidation: a miss is always safe. DynamoDB's items have at
     /// most 400 KB, so only extreme ones (hundreds of thousands of tiny numbers) get there.
     fn fit(&self, change: Change) -> Change {

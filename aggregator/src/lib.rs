@@ -3,7 +3,7 @@
 //! The modules stand in the order in which an update meets them:
 //!
 //! ```text
-//! source ─StreamRecord+Ack→ change ─Change+Ack→ batch ─Batch→ fanout ─one copy per region→ producer ─frame→ Kinesis
+//! source ─StreamRecord+Ack→ change, filter ─Change+Ack→ batch ─Batch→ fanout ─one copy per region→ producer ─frame→ Kinesis
 //! ```
 //!
 //! [`run`] wires them. A change is done, and its shard's checkpoint may pass it, when the Kinesis stream of
@@ -17,12 +17,14 @@ pub mod pace;
 pub mod describes;
 pub mod source;
 pub mod change;
+pub mod filter;
 pub mod intake;
 pub mod tables;
 pub mod linger;
 pub mod readiness;
 pub mod batch;
 pub mod fanout;
+pub mod cbor;
 pub mod target;
 pub mod producer;
 pub mod heartbeat;

@@ -18,6 +18,7 @@ use warmcast_common::retry::until_ok;
 use crate::change::ChangeMaker;
 use crate::config::{RegionConfig, RegionStart, TableConfig};
 use crate::describes::Describes;
+use crate::filter::Feeds;
 use crate::intake::{Intake, Pending};
 use crate::source::DynamoDbStream;
 use crate::stats::Stats;
@@ -75,6 +76,14 @@ impl Table {
                         "the table's stream has no new images: its items are read from the master in each region"
                     );
                 }
+                let feeds = self.feeds(&found.key);
+                if let Some(without_effect) = feeds.without_effect(found.view_type.as_str()) {
+                    tracing::warn!(
+                        table = found.table,
+                        view_type = found.view_type.as_str(),
+                        "{without_effect}"
+                    );
+                }
                 for generation in &generations {
                     self.subscribe(&found, generation, generation.number < current.number).await;
                 }
@@ -114,8 +123,14 @@ impl Table {
         Ok(())
     }
 
+    /// What each region receives; its lane is its place in the configuration.
+    fn feeds(&self, key: &KeySchema) -> Feeds {
+        Feeds::new(key, self.regions.iter().map(|region| region.filters.get(&self.table.name)))
+    }
+
     fn intake(&self, table: &str, generation: u32, key: KeySchema) -> Intake {
         Intake {
+            feeds: self.feeds(&key),
             maker: ChangeMaker::new(table, generation, key),
             body_bytes_max: self.body_bytes_max,
             batcher: self.batcher.clone(),

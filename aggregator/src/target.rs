@@ -22,6 +22,8 @@ use warmcast_common::aws::{CallError, class_of_code, sdk_config};
 use warmcast_common::config::ServiceConfig;
 use warmcast_common::retry::Class;
 
+use crate::cbor::{PutEncoding, with_encoding};
+
 /// Three tries of a SYN across an ocean.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// AWS: CreateStream: shard ids are this and a number.
@@ -34,6 +36,8 @@ pub struct TargetConfig {
     pub connections: usize,
     /// A call that takes longer is taken for lost.
     pub call_timeout: Duration,
+    /// How its PutRecords calls are written.
+    pub encoding: PutEncoding,
 }
 
 /// A target stream. Cheap to clone; clones share the connections.
@@ -88,14 +92,15 @@ pub struct StreamSummary {
 impl TargetStream {
     /// The stream of this name in this region.
     pub async fn new(region: &str, stream: &str, kinesis: &ServiceConfig, config: TargetConfig) -> Self {
-        let TargetConfig { connections, call_timeout } = config;
+        let TargetConfig { connections, call_timeout, encoding } = config;
         let sdk = sdk_config(kinesis).await;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(call_timeout))
             .read_timeout(call_timeout)
             .operation_timeout(call_timeout)
             .build();
-        let config = aws_sdk_kinesis::config::Builder::from(&sdk).timeout_config(timeouts).build();
+        let config = aws_sdk_kinesis::config::Builder::from(&sdk).timeout_config(timeouts);
+        let config = with_encoding(config, encoding).build();
         let clients = (0..connections.max(1)).map(|_| Client::from_conf(config.clone())).collect();
         let clients = Clients { config, turns: Mutex::new(Turns { clients, next: 0, replaced: 0 }) };
         Self { region: region.into(), stream: stream.into(), clients: Arc::new(clients) }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use warmcast_aggregator::Config;
+use warmcast_aggregator::config::RegionConfig;
+use warmcast_aggregator::filter::Filters;
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
 
@@ -20,7 +22,7 @@ fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
     assert_eq!(given.regions.len(), 2);
     let full = uncommented(EXAMPLE);
     assert!(
-        full.contains("\nlinger_ms = 50\n") && full.contains("\n[regions.eu-west-1.kinesis]\n"),
+        full.contains("\nlinger_ms = 100\n") && full.contains("\n[regions.eu-west-1.kinesis]\n"),
         "{full}"
     );
     let full: Config = read(Document::parse(&full).unwrap()).unwrap();
@@ -30,7 +32,21 @@ fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
     assert_eq!(full.watermark_interval, given.watermark_interval);
     assert_eq!(full.shutdown_deadline, given.shutdown_deadline);
     assert_eq!(full.tables, given.tables);
-    assert_eq!(full.regions[0], given.regions[0]);
+    // Its filter is an example: by default there is none.
+    let unfiltered = RegionConfig { filters: Filters::new(), ..full.regions[0].clone() };
+    assert_eq!(unfiltered, given.regions[0]);
+}
+
+#[test]
+fn a_regions_filter_is_read_and_without_one_it_gets_everything() {
+    let given: Config = read(Document::parse(EXAMPLE).unwrap()).unwrap();
+    assert!(given.regions.iter().all(|region| region.filters.is_empty()));
+    let full: Config = read(Document::parse(&uncommented(EXAMPLE)).unwrap()).unwrap();
+    let asia = full.regions.iter().find(|region| region.name == "ap-northeast-1").unwrap();
+    let filter = &asia.filters["profiles"];
+    assert!(filter.condition.is_some() && !filter.suppress_unchanged && !filter.suppress_excluded);
+    let kept: Vec<_> = filter.projection.iter().flatten().collect();
+    assert_eq!(kept, ["country", "segments"]);
 }
 
 #[test]
@@ -64,6 +80,14 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         [regions.eu-west-1]
         connections = 0
         request_bytes_max = 20000000
+        [regions.eu-west-1.tables.profiles]
+        condition = 'age > AND'
+        projection = []
+        suppress_excluded = 1
+        [regions.us-west-2]
+        stream = 's'
+        [regions.us-west-2.tables.segments]
+        suppress_excluded = true
         [batch]
         buckets = 3
         linger_ms = 'soon'
@@ -78,9 +102,16 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "dynamodb.endpoint: ",
         "dynamodb.secret_access_key: ",
         "tables: at least one [tables.NAME]",
+        "regions.eu-west-1.tables: profiles is not one of the tables: there is no [tables.profiles]",
+        "regions.eu-west-1.tables.profiles.condition: expected a 'text', a number, true or false, at character 7: \
+         age > >>>AND",
+        "regions.eu-west-1.tables.profiles.projection: expected a list of strings",
+        "regions.eu-west-1.tables.profiles.suppress_excluded: expected true or false",
         "regions.eu-west-1.stream: is required",
         "regions.eu-west-1.connections: ",
         "regions.eu-west-1.request_bytes_max: ",
+        "regions.us-west-2.tables: segments is not one of the tables: there is no [tables.segments]",
+        "regions.us-west-2.tables.segments.suppress_excluded: is of no use without a condition",
         "batch.buckets: must be a power of two, found 3",
         "batch.linger_ms: ",
         "watermark.interval_ms: ",

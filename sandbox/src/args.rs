@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use warmcast_cache::ReadFrom;
 use warmcast_sandbox::bench::ReaderBenchOptions;
+use warmcast_sandbox::bench::bytes::BytesBenchOptions;
 use warmcast_sandbox::bidder::{BidderCommand, BidderOptions, OnMiss};
 use warmcast_sandbox::demo::DemoOptions;
 use warmcast_sandbox::dynamodb::Flavour;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
 pub(crate) enum Bench {
     /// The bidders' Reader beside a plain `redis` client on the same server.
     Reader(ReaderBenchArgs),
+    /// Bytes on the wire for an update, by batch size and compression, against plain DynamoDB JSON.
+    Bytes(BytesBenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +232,37 @@ impl ReaderBenchArgs {
             profiles: self.profiles,
             profile_bytes: self.profile_bytes,
             connections: self.connections,
+            output: self.output,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BytesBenchArgs {
+    /// Changes of a frame, each number measured by itself.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16, 32, 64, 256, 1000])]
+    changes: Vec<usize>,
+    /// Updates, each of another user.
+    #[arg(long, default_value_t = 8_000)]
+    updates: usize,
+    /// Frames are made again until they have taken so much CPU time.
+    #[arg(long, default_value_t = 300)]
+    cpu_ms: u64,
+    /// Seed of the profiles.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl BytesBenchArgs {
+    pub(crate) fn options(self) -> BytesBenchOptions {
+        BytesBenchOptions {
+            changes: self.changes,
+            updates: self.updates,
+            cpu: Duration::from_millis(self.cpu_ms),
+            seed: self.seed,
             output: self.output,
         }
     }

@@ -1,3 +1,5 @@
+//! Benchmarks of single parts: [`bytes`](mod@bytes) on the wire, and the Reader.
+//!
 //! `sandbox bench reader`: the [`Reader`](warmcast_cache::reader::Reader) beside a plain `redis` client, on one server
 //! in one run.
 //!
@@ -6,6 +8,7 @@
 //! 32 byte strings; the Reader makes the keys, checks every header and judges staleness, and hands back 32 rows. The
 //! figures are medians over the runs. What the first level gives, by a single thread, is measured apart.
 
+pub mod bytes;
 mod profiles;
 mod clients;
 mod callers;

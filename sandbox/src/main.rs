@@ -76,6 +76,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             Err(error) => Err(error.into()),
         },
+        Command::Bench { what: Bench::Bytes(args) } => {
+            let report = bench::bytes::run(&args.options())?;
+            Ok(if report.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Fleet(args) => match fleet::run(args.options(), stop).await {
             Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
             Ok(_) => Ok(ExitCode::FAILURE),

@@ -1,4 +1,9 @@
-//! User profiles as an ad platform keeps them: cookie id, targeting segments with timestamps, scores, geography.
+//! User profiles as an ad platform keeps them: cookie id, targeting segments with timestamps, scores, geography,
+//! how often each campaign was shown.
+//!
+//! The schema repeats from user to user, as it does in a real table; values do not, because whoever measures how well
+//! profiles compress would measure the generator otherwise. What is fixed (countries, names of interests) comes from
+//! short lists, as it does in reality.
 //!
 //! Every DynamoDB type occurs, with the values that are easily lost on the way: empty texts and maps, numbers
 //! of 38 digits, texts beyond ASCII, sets, nested documents. Everything is drawn from the caller's seeded
@@ -20,6 +25,7 @@ pub const WRITTEN_AT_ATTRIBUTE: &str = "written_at_ms";
 
 const SEGMENTS: u32 = 400;
 const SEGMENTS_PER_PROFILE_MAX: u32 = 24;
+const CAMPAIGNS_PER_PROFILE_MAX: u32 = 6;
 const MONTH_S: u64 = 30 * 24 * 3600;
 const PLACES: [(&str, &str, &str); 6] = [
     ("DE", "Berlin", "Köln"),
@@ -70,7 +76,9 @@ pub fn profile(rng: &mut impl Rng, cookie_id: &str, version: u64, now_ms: u64) -
         ("device_hashes".to_owned(), AttributeValue::Bs(device_hashes(rng))),
         ("fingerprint".to_owned(), AttributeValue::B(Blob::new(random_bytes(rng, 32)))),
         ("consent".to_owned(), AttributeValue::Bool(rng.random_bool(0.8))),
-        ("nickname".to_owned(), text(if rng.random_bool(0.5) { "" } else { "Zoë \"z\" \\ \u{1F36A}\n" })),
+        ("nickname".to_owned(), text(&nickname(rng))),
+        ("account".to_owned(), text(&uuid(rng))),
+        ("shown".to_owned(), shown(rng, now_ms)),
         ("history".to_owned(), AttributeValue::L(Vec::new())),
         ("extensions".to_owned(), AttributeValue::M(HashMap::new())),
     ]);
@@ -142,10 +150,39 @@ fn scores(rng: &mut impl Rng) -> AttributeValue {
     let mut scores: Vec<AttributeValue> = (0..rng.random_range(1..6))
         .map(|_| AttributeValue::N(format!("{:.4}", rng.random_range(-1.0..1.0_f64))))
         .collect();
-    // What a double would lose.
-    scores.push(AttributeValue::N("0.12345678901234567890123456789012345678".to_owned()));
-    scores.push(AttributeValue::N("-9.9E-120".to_owned()));
+    // What a double would lose: 38 digits, and exponents.
+    let digits = rng.random_range(10_u128.pow(37)..10_u128.pow(38));
+    scores.push(AttributeValue::N(format!("0.{digits}")));
+    scores.push(AttributeValue::N(format!("-9.{}E-{}", rng.random_range(1..10), rng.random_range(100..126))));
     AttributeValue::L(scores)
+}
+
+/// Campaigns that the user has seen, each with how often and when last.
+fn shown(rng: &mut impl Rng, now_ms: u64) -> AttributeValue {
+    let count = rng.random_range(0..=CAMPAIGNS_PER_PROFILE_MAX);
+    let now_s = now_ms / 1000;
+    let mut entry = || {
+        let times = number(rng.random_range(1..20));
+        let last_s = number(now_s.saturating_sub(rng.random_range(0..MONTH_S)));
+        (format!("cmp-{:08x}", rng.random::<u32>()), AttributeValue::L(vec![times, last_s]))
+    };
+    AttributeValue::M((0..count).map(|_| entry()).collect())
+}
+
+/// Empty for half of the users; else with what has to be escaped somewhere.
+fn nickname(rng: &mut impl Rng) -> String {
+    match rng.random_bool(0.5) {
+        true => String::new(),
+        false => format!("Zoë \"{:x}\" \\ \u{1F36A}\n", rng.random::<u32>()),
+    }
+}
+
+/// A random UUID's text (RFC 9562, version 4).
+fn uuid(rng: &mut impl Rng) -> String {
+    let bits: u128 = rng.random::<u128>() & !(0xf << 76) & !(0x3 << 62) | (4 << 76) | (2 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
+    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
 }
 
 fn geography(rng: &mut impl Rng) -> AttributeValue {

@@ -168,6 +168,21 @@ impl Report {
         Ok(())
     }
 
+    /// Adds a row of a table: figures of one thing, measured once, on one line. `cells` are the figures' names, units and
+    /// values.
+    ///
+    /// # Errors
+    /// The output is closed.
+    pub fn row(&mut self, name: &str, cells: &[(&str, &'static str, f64)]) -> io::Result<()> {
+        let mut line = format!("  {name:<24}");
+        for &(of, unit, value) in cells {
+            line.push_str(format!(" {:>8} {unit}", number(value)).trim_end());
+            let (scenario, name) = (self.scenario.clone(), format!("{name}, {of}"));
+            self.figures.push(Figure { scenario, name, unit, values: vec![value], target: None });
+        }
+        self.print(&line)
+    }
+
     /// Tells of one run of several; the figure comes when all are done.
     ///
     /// # Errors

@@ -39,6 +39,43 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_measured_for_every_batch_size_and_compression() {
+        let output = Command::new(env!("CARGO_BIN_EXE_sandbox"))
+            .args([
+                "bench",
+                "bytes",
+                "--output",
+                "json",
+                "--updates",
+                "400",
+                "--changes",
+                "1,16",
+                "--cpu-ms",
+                "0",
+            ])
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let report: Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {errors}"));
+        let value = |scenario: &str, name: &str| -> f64 {
+            let figures = report["figures"].as_array().unwrap();
+            let is_it = |figure: &&Value| figure["scenario"] == scenario && figure["name"] == name;
+            let figure = figures.iter().find(is_it).unwrap_or_else(|| panic!("no {name}: {report:#}"));
+            figure["values"][0].as_f64().unwrap()
+        };
+        let json = value("plain JSON, one record each", "JSON, record");
+        for way in ["lz4", "zstd 1", "zstd 3", "zstd 9"] {
+            let of =
+                |changes: &str| value(&format!("{changes} change(s) a frame"), &format!("{way}, record"));
+            assert!(of("16") < of("1") && of("1") < json, "{way}: {report:#}");
+        }
+        let with_dictionary = value("1 change(s) a frame", "zstd 3, dictionary, record");
+        assert!(with_dictionary < value("1 change(s) a frame", "zstd 3, record"), "{report:#}");
+        assert!(output.status.success() && report["verdict"] == "PASS", "{report:#}");
+    }
+
+    #[test]
     fn too_few_profiles_for_a_call_are_refused() {
         let output = Command::new(env!("CARGO_BIN_EXE_sandbox"))
             .args(["bench", "reader", "--profiles", "31"])

@@ -220,7 +220,8 @@ async fn answer(
             other => panic!("unexpected {other}"),
         });
     }
-    let entries = entries(&body);
+    let is_cbor = headers["content-type"] == "application/x-amz-cbor-1.1";
+    let entries = if is_cbor { cbor_entries(&body) } else { entries(&body) };
     {
         let mut seen = shared.seen.lock().unwrap();
         seen.calls.push(entries.iter().map(|entry| entry.data.clone()).collect());
@@ -279,6 +280,27 @@ fn refusal_of_any_call(seen: &Seen) -> Option<Response> {
         return Some(error(400, "UnknownOperationException"));
     }
     seen.stream_is_missing.then(|| error(400, "ResourceNotFoundException"))
+}
+
+/// It is answered in JSON all the same, which a client has to bear with.
+fn cbor_entries(body: &[u8]) -> Vec<Entry> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Put {
+        records: Vec<Record>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Record {
+        data: ciborium::Value,
+        explicit_hash_key: String,
+    }
+    let put: Put = ciborium::from_reader(body).unwrap();
+    let entry = |record: Record| Entry {
+        data: record.data.into_bytes().unwrap().into(),
+        hash_key: record.explicit_hash_key.parse().unwrap(),
+    };
+    put.records.into_iter().map(entry).collect()
 }
 
 fn entries(body: &[u8]) -> Vec<Entry> {

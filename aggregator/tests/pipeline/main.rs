@@ -25,3 +25,6 @@ mod expiry;
 mod running;
 mod outages;
 mod watermarks;
+mod encodings;
+mod filters;
+mod conditions;

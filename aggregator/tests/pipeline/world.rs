@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::Config;
+use warmcast_aggregator::cbor::PutEncoding;
 use warmcast_aggregator::target::{TargetConfig, TargetStream};
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
@@ -179,6 +180,10 @@ pub(crate) fn directory() -> Arc<tempfile::TempDir> {
 
 /// The stream of a region, as an aggregator reaches it; a call without an answer is soon taken for lost.
 pub(crate) async fn target(url: &str) -> TargetStream {
-    let config = TargetConfig { connections: 2, call_timeout: Duration::from_millis(1_500) };
+    let config = TargetConfig {
+        connections: 2,
+        call_timeout: Duration::from_millis(1_500),
+        encoding: PutEncoding::default(),
+    };
     TargetStream::new("eu-west-1", STREAM, &service(url), config).await
 }

@@ -94,7 +94,7 @@ mod tests {
         ) {
             let lanes = |of: &BTreeSet<usize>| of.iter().copied().collect::<Lanes>();
             let (a, b) = (lanes(&one), lanes(&other));
-            prop_assert_eq!(a.iter().collect::<BTreeSet<_>>(), one.clone());
+            prop_assert_eq!(&a.iter().collect::<BTreeSet<_>>(), &one);
             prop_assert_eq!(a.len(), one.len());
             prop_assert_eq!(a.is_empty(), one.is_empty());
             prop_assert_eq!(a.and(b), lanes(&one.intersection(&other).copied().collect()));
