@@ -234,7 +234,7 @@ impl RegionConfig {
             kinesis,
             target: TargetConfig {
                 connections: section.size("connections", 1..=16, 2),
-                call_timeout: section.duration_ms("call_timeout_ms", 1_000..=60_000, 10_000),
+                call_timeout: section.duration_ms("call_timeout_ms", 1_000..=20_000, 10_000),
                 encoding: section.choice("put_encoding", &encodings, PutEncoding::default()),
             },
             producer: ProducerConfig {

@@ -14,7 +14,7 @@ use warmcast_common::consumer::{
 };
 use warmcast_common::limits::{
     DYNAMODB_STREAMS_PAGE_BYTES_MAX, DYNAMODB_STREAMS_READ_INTERVAL_MIN, DYNAMODB_STREAMS_READ_RECORDS_MAX,
-    LISTING_PAGE_TRIES_MAX,
+    DYNAMODB_STREAMS_RETENTION, LISTING_PAGE_TRIES_MAX,
 };
 use warmcast_common::retry::{Backoff, Class};
 
@@ -135,6 +135,10 @@ impl StreamSource for DynamoDbStream {
     /// The service says when a position is older than what it keeps.
     fn silent_retention(&self) -> Option<Duration> {
         None
+    }
+
+    fn retention(&self) -> Option<Duration> {
+        Some(DYNAMODB_STREAMS_RETENTION)
     }
 
     fn watermark_rule(&self) -> WatermarkRule {

@@ -37,6 +37,8 @@ pub const KINESIS_PAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// No stream keeps its records for less (AWS: Kinesis Data Streams, changing the data retention period: 24 hours).
 pub const KINESIS_RETENTION_MIN: Duration = Duration::from_secs(24 * 3_600);
 
+/// How long DynamoDB Streams keeps a record (AWS: 24 hours).
+pub const DYNAMODB_STREAMS_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 /// Records of one DynamoDB Streams GetRecords call (AWS: GetRecords, 1,000 records or 1 MB).
 pub const DYNAMODB_STREAMS_READ_RECORDS_MAX: i32 = 1_000;
 /// What one DynamoDB Streams page can weigh once it is decoded: 1 MB with two images of each item's text.

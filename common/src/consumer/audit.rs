@@ -21,6 +21,7 @@ use super::concurrent::for_each;
 use super::lineage::{Lineage, Unconnected};
 use super::listings::Listings;
 use super::newcomers::{newcomers, onset};
+use super::parked::ParkedLanes;
 use super::source::{Listing, Shard, SourceError, StreamSource};
 use super::store::{Begin, Lease, Progressed, StateStore, StoreError, StreamState};
 use super::worker::Worker;
@@ -211,12 +212,17 @@ impl<S: StreamSource> Audit<S> {
         for (shard, onset) in of_new {
             self.store().create_finished_lease(self.stream(), shard, onset.unwrap_or_default()).await?;
         }
+        let mut is_fenced = false;
         for lease in leases.iter().filter(|lease| lease.checkpoint.is_end()) {
             if let Some(onset) = onset(&newcomers, Some(lease), now_ms()) {
-                ignore_fenced(self.store().park_on_finished(lease, onset).await)?;
+                match self.store().park_on_finished(lease, onset).await {
+                    Err(error) if error.is_fenced() => is_fenced = true,
+                    answer => answer?,
+                }
             }
         }
-        for lane in &newcomers {
+        // One that changed meanwhile is parked on by the next look.
+        for lane in newcomers.iter().filter(|_| !is_fenced) {
             self.store().lane_begun(lane, self.stream(), now_ms()).await?;
         }
         Ok(true)
@@ -291,11 +297,42 @@ impl<S: StreamSource> Audit<S> {
             after = %taken.checkpoint,
             "gap: the shard is gone before it was read to its end; the table needs a backfill"
         );
-        self.store().record_gap(&taken, &taken.attached(), &taken.checkpoint, now_ms()).await?;
+        self.store().record_gap(&taken, &self.attached(&taken), &taken.checkpoint, now_ms()).await?;
         // What comes after it need not descend from anything that has a lease.
         ignore_fenced(self.store().mark_listed(self.stream(), false).await)?;
         let end = self.store().checkpoint(&taken, &Checkpoint::ShardEnd, Progressed::default()).await;
         ignore_fenced(end)?;
+        Ok(true)
+    }
+
+    /// The lanes that a shard's records were to be read for: all, if it was never begun.
+    fn attached(&self, lease: &Lease) -> BTreeSet<String> {
+        match lease.lanes.is_empty() {
+            true => self.lanes.lanes.iter().map(|lane| lane.name.to_string()).collect(),
+            false => lease.attached(),
+        }
+    }
+
+    /// Whether nothing is parked on the shard any more: for what was a backfill is asked for. It is taken from a worker
+    /// of ours that waits for its lanes; others find out for themselves.
+    async fn give_up_parked(&self, lease: &Lease) -> Result<bool, AuditError> {
+        let Some(now) = self.store().lease(self.stream(), &lease.shard).await? else { return Ok(true) };
+        let theirs = now.owner.as_ref().is_some_and(|owner| {
+            owner != self.worker.id() && !self.worker.has_abandoned(owner, self.stream())
+        });
+        if now.parked.is_empty() || theirs || !now.checkpoint.is_end() {
+            return Ok(now.is_over());
+        }
+        let taken = match self.store().take_lease(&now, self.worker.id()).await {
+            Err(error) if error.is_fenced() => return Ok(false),
+            taken => taken?,
+        };
+        for (lane, parked) in &taken.parked {
+            let lanes = BTreeSet::from([lane.clone()]);
+            self.store().record_gap(&taken, &lanes, &parked.checkpoint, now_ms()).await?;
+        }
+        let none = Progressed { parked: Some(ParkedLanes::new()), ..Progressed::default() };
+        ignore_fenced(self.store().checkpoint(&taken, &Checkpoint::ShardEnd, none).await)?;
         Ok(true)
     }
 
@@ -310,6 +347,10 @@ impl<S: StreamSource> Audit<S> {
             if theirs || !self.end_with_gap(lease).await? {
                 unread += 1;
             }
+        }
+        // What lanes that are parked still lack is gone as well.
+        for lease in state.leases.iter().filter(|lease| !lease.parked.is_empty()) {
+            unread += usize::from(!self.give_up_parked(lease).await?);
         }
         self.delete(state.leases.into_iter().filter(Lease::is_over).collect()).await?;
         let over = unread == 0;

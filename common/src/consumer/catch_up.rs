@@ -28,6 +28,9 @@ use super::store::Lease;
 use super::tip::Tip;
 use super::worker::Worker;
 
+/// What is nearly as old as the service keeps records is taken to be gone: clocks differ, and it goes while it is read.
+const RETENTION_MARGIN: Duration = Duration::from_secs(600);
+
 /// A lane that makes no progress for so long while its shard drains is parked there: the drain has a deadline.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -159,6 +162,11 @@ impl LaneContext {
         }
     }
 
+    /// Those that can take more now.
+    fn ready_now(&self) -> Lanes {
+        *self.ready.borrow()
+    }
+
     /// Waits until all of `lanes` can take more; `false` if that takes as long as parks one.
     async fn all_ready(&self, lanes: Lanes) -> bool {
         let mut ready = self.ready.clone();
@@ -240,10 +248,20 @@ where
         loop {
             let parked = self.acks.changed_until(|acks| self.parked_here(acks)).await;
             let Some(parked) = parked else { return };
-            let ready = self.lanes.any_ready(parked).await;
+            let others = |acks: &ShardAcks| (acks.parked().without(acks.attached()) != parked).then_some(());
+            tokio::select! {
+                _ = self.lanes.any_ready(parked) => {}
+                // One that was parked since may be ready while these are not.
+                () = self.acks.changed_until(others) => continue,
+            }
             // The semaphore is never closed.
             let Ok(permit) = self.lanes.passes.acquire().await else { return };
-            match Box::pin(self.pass(ready.and(self.acks.parked()))).await {
+            // A turn may have been long in coming: whoever is ready no more must not hold it up for the others.
+            let ready = self.lanes.ready_now().and(self.acks.parked().without(self.acks.attached()));
+            if ready.is_empty() {
+                continue;
+            }
+            match Box::pin(self.pass(ready)).await {
                 Ok(()) => pauses.reset(),
                 Err(error) => {
                     let (shard, lanes) = (&*self.lease.shard, self.lanes.names(ready));
@@ -272,6 +290,7 @@ where
         tracing::info!(shard, lanes = ?self.lanes.names(lanes), from = %place, "catching up");
         let acks = ShardAcks::with_lanes(WINDOW_RECORDS_MAX, place.clone(), lanes, BTreeMap::new());
         let mut pass = Pass { lanes, acks, place, iterator: None, tip: Tip::default(), is_gap: false };
+        self.look_for_silent_gap(&mut pass).await?;
         let reached = self.read_on(&mut pass).await;
         let done = match reached {
             Ok(()) => self.settle(&pass).await,
@@ -280,9 +299,43 @@ where
         self.advance(&pass);
         if done.is_err() {
             // Some may have joined; they are parked where they were until now.
-            lanes.iter().for_each(|lane| self.acks.park(lane, ParkReason::Stalled));
+            pass.lanes.iter().for_each(|lane| self.acks.park(lane, ParkReason::Stalled));
         }
         done
+    }
+
+    /// Where a lane has nothing yet the service begins with the oldest record there is, whatever was before that.
+    async fn look_for_silent_gap(&self, pass: &mut Pass) -> Result<(), PassError> {
+        let Some(retention) = self.source.retention() else { return Ok(()) };
+        let parked = self.acks.status().parked;
+        let is_trimmed = |lane: &usize| {
+            parked
+                .get(lane)
+                .is_some_and(|of| of.may_be_trimmed(retention.saturating_sub(RETENTION_MARGIN), now_ms()))
+        };
+        let trimmed: Lanes = pass.lanes.iter().filter(is_trimmed).collect();
+        if !trimmed.is_empty() {
+            self.record_gap(trimmed, &pass.place).await?;
+            (pass.place, pass.is_gap) = (Checkpoint::TrimHorizon, true);
+        }
+        Ok(())
+    }
+
+    /// Whoever repairs is asked to.
+    async fn record_gap(&self, lanes: Lanes, after: &Checkpoint) -> Result<(), PassError> {
+        let (stream, shard, names) = (self.source.stream(), &*self.lease.shard, self.lanes.names(lanes));
+        tracing::error!(
+            alarm = "parked-past-retention",
+            stream,
+            shard,
+            lanes = ?names,
+            %after,
+            "gap: records were trimmed before the parked lanes had them; the table needs a backfill there"
+        );
+        let recorded = self.worker.store().record_gap(self.lease, &names, after, now_ms()).await;
+        recorded.map_err(SourceError::Call)?;
+        self.acks.missed(lanes);
+        Ok(())
     }
 
     /// Hands on until the lanes have joined.
@@ -340,32 +393,33 @@ where
         }
     }
 
-    /// Records are gone that the lanes never got: whoever repairs is asked to, and they go on with what there is.
+    /// Records are gone that the lanes never got: they go on with what there is.
     async fn miss(&self, pass: &mut Pass, error: SourceError) -> Result<(), PassError> {
-        let (stream, shard) = (self.source.stream(), &*self.lease.shard);
-        let lanes = self.lanes.names(pass.lanes);
-        tracing::error!(
-            alarm = "parked-past-retention",
-            stream,
-            shard,
-            ?lanes,
-            after = %pass.place,
-            "gap: records were trimmed before the parked lanes had them; the table needs a backfill there"
-        );
-        let recorded = self.worker.store().record_gap(self.lease, &lanes, &pass.place, now_ms()).await;
-        recorded.map_err(SourceError::Call)?;
         let is_gone = error.is_not_found();
-        (pass.place, pass.iterator, pass.is_gap) = (Checkpoint::TrimHorizon, None, true);
-        match (is_gone, self.lease.checkpoint.is_end()) {
-            (false, _) => Ok(()),
-            // Nothing of the shard is left.
-            (true, true) => {
-                self.acks.join(pass.lanes, &Checkpoint::ShardEnd);
-                self.acks.caught_up(pass.lanes);
-                Err(PassError::Source(error))
-            }
-            (true, false) => Err(PassError::Source(error)),
+        if is_gone && !self.may_be_gone(pass.lanes) {
+            // The shard's own reader, or a look at the configuration, tells more.
+            return Err(error.into());
         }
+        self.record_gap(pass.lanes, &pass.place).await?;
+        (pass.place, pass.iterator, pass.is_gap) = (Checkpoint::TrimHorizon, None, true);
+        if is_gone {
+            // Nothing of the shard is left.
+            self.acks.join(pass.lanes, &Checkpoint::ShardEnd);
+            self.acks.caught_up(pass.lanes);
+            pass.lanes = Lanes::NONE;
+            return Err(error.into());
+        }
+        Ok(())
+    }
+
+    /// Whether a shard that is said not to be there is believed to be gone: it is finished, and so old that what the
+    /// lanes lack is not kept any more. Else something else is wrong: an endpoint, a name.
+    fn may_be_gone(&self, lanes: Lanes) -> bool {
+        let old = self.source.retention().map_or(Duration::ZERO, |of| of.saturating_sub(RETENTION_MARGIN));
+        let parked = self.acks.status().parked;
+        let is_old =
+            |lane: usize| parked.get(&lane).is_none_or(|of| of.is_new() || of.is_as_old_as(old, now_ms()));
+        self.lease.checkpoint.is_end() && lanes.iter().all(is_old)
     }
 
     async fn hand_on(&self, pass: &mut Pass, page: Page<S::Record>, mut permit: BytePermit, asked: Asked) {

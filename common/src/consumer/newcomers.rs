@@ -7,6 +7,7 @@
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::lanes::Lanes;
@@ -30,6 +31,20 @@ pub(super) fn newcomers(
     };
     let names = lanes.iter().filter(is_new).filter(is_read_everywhere).map(|lane| lane.name.to_string());
     names.collect()
+}
+
+/// The lanes that begin with the oldest record and have not begun on every shard of these streams.
+pub(super) fn late_on(
+    streams: &[Arc<str>],
+    lanes: &[Lane],
+    known: &BTreeMap<String, LaneState>,
+) -> Vec<String> {
+    let is_late = |lane: &&Lane| {
+        let begun = known.get(&*lane.name).map(|state| &state.begun);
+        lane.start == LaneStart::TrimHorizon
+            && streams.iter().any(|stream| !begun.is_some_and(|of| of.contains(&**stream)))
+    };
+    lanes.iter().filter(is_late).map(|lane| lane.name.to_string()).collect()
 }
 
 /// How a finished shard's lease begins for them. `lease` is what it has, if it has one; nothing if it has them already.

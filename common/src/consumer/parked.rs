@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
 use super::lanes::Lanes;
@@ -17,10 +18,29 @@ use super::store::Lease;
 pub struct Parked {
     /// The lane has everything of the shard up to here.
     pub checkpoint: Checkpoint,
-    /// Since when, in milliseconds since the epoch.
+    /// Since when: nothing that it lacks arrived earlier. Milliseconds since the epoch.
     pub since_ms: u64,
     /// Why, for people.
     pub why: String,
+}
+
+impl Parked {
+    /// Whether what it lacks may be gone by now, where the service would begin at the oldest record without a word.
+    /// `retention`: for how long records are kept. One that begins with the oldest record there is lacks nothing.
+    pub fn may_be_trimmed(&self, retention: Duration, now_ms: u64) -> bool {
+        let is_silent = matches!(self.checkpoint, Checkpoint::TrimHorizon | Checkpoint::AtTime(_));
+        is_silent && !self.is_new() && self.is_as_old_as(retention, now_ms)
+    }
+
+    /// Whether the lane is to begin with the oldest record there is.
+    pub fn is_new(&self) -> bool {
+        self.why == ParkReason::New.to_string()
+    }
+
+    /// Whether what it lacks may be as old as this.
+    pub fn is_as_old_as(&self, age: Duration, now_ms: u64) -> bool {
+        u128::from(now_ms.saturating_sub(self.since_ms)) >= age.as_millis()
+    }
 }
 
 /// The lanes that are parked on a shard, by name.
@@ -102,10 +122,10 @@ pub fn lane_onset(lease: &Lease, parents: &[Lease], lanes: &[Lane], now_ms: u64)
     let mut known = lease.lanes.clone();
     if known.is_empty() && !lease.has_started() {
         known.extend(parents.iter().flat_map(|parent| parent.lanes.iter().cloned()));
-        for (name, _) in parents.iter().flat_map(|parent| &parent.parked) {
-            parked
-                .entry(name.clone())
-                .or_insert_with(|| park(lease.checkpoint.clone(), ParkReason::Inherited));
+        for (name, of_parent) in parents.iter().flat_map(|parent| &parent.parked) {
+            let inherited = || park(lease.checkpoint.clone(), ParkReason::Inherited);
+            let of_child = parked.entry(name.clone()).or_insert_with(inherited);
+            of_child.since_ms = of_child.since_ms.min(of_parent.since_ms);
         }
     }
     // A lease of a version without lanes speaks for all there were: those that are configured now.
@@ -115,7 +135,9 @@ pub fn lane_onset(lease: &Lease, parents: &[Lease], lanes: &[Lane], now_ms: u64)
             parked.insert(lane.name.to_string(), park(Checkpoint::TrimHorizon, ParkReason::New));
         }
     }
-    for name in known.iter().filter(|name| lanes.iter().all(|lane| *lane.name != ***name)) {
+    // Of a shard that is at its end each has everything, unless it is parked.
+    let missing = known.iter().filter(|name| lanes.iter().all(|lane| *lane.name != ***name));
+    for name in missing.filter(|_| !lease.checkpoint.is_end()) {
         let at = || park(lease.checkpoint.clone(), ParkReason::NotConfigured);
         parked.entry(name.clone()).or_insert_with(at);
     }

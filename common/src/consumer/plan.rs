@@ -38,6 +38,8 @@ pub struct Running {
     pub bytes_per_s: u64,
     /// Whether it may be moved for balance now.
     pub may_move: bool,
+    /// It was read to its end, and is caught up for parked lanes.
+    pub is_finished: bool,
 }
 
 /// What there is to decide on.
@@ -95,7 +97,8 @@ pub fn plan(mut situation: Situation<'_>, free_since: &mut FreeSince) -> Plan {
         for lease in leases.iter().filter(|lease| !lease.is_over()) {
             if let Some(owner) = &lease.owner {
                 let owned = owned.entry(owner).or_default();
-                owned.leases += 1;
+                // A finished one takes no room: it would be that of a live one.
+                owned.leases += usize::from(!lease.checkpoint.is_end());
                 owned.given_bytes_per_s += if lease.given { lease.bytes_per_s } else { 0 };
             }
             match situation.standing(lease, &lineage) {
@@ -161,7 +164,7 @@ impl Situation<'_> {
         for member in &mut self.members {
             let owned = owned.get(member.id.as_str()).copied().unwrap_or_default();
             member.leases = match member.id == self.me {
-                true => self.running.len(),
+                true => self.running.values().filter(|running| !running.is_finished).count(),
                 false if member.streams.is_subset(&mine) => owned.leases,
                 false => owned.leases.max(member.leases),
             };
@@ -178,6 +181,9 @@ impl Situation<'_> {
     fn take_mine(&mut self, mine: &[&Lease], plan: &mut Plan) {
         let Some(me) = self.me() else { return };
         let room = me.leases_max.saturating_sub(me.leases);
+        let (finished, mine): (Vec<&Lease>, Vec<&Lease>) =
+            mine.iter().partition(|lease| lease.checkpoint.is_end());
+        plan.start.extend(finished.into_iter().cloned());
         let (taken, surplus) = mine.split_at(room.min(mine.len()));
         me.leases += taken.len();
         plan.start.extend(taken.iter().map(|lease| (*lease).clone()));
@@ -210,7 +216,8 @@ impl Situation<'_> {
     }
 
     fn balance(&self, plan: &mut Plan) {
-        let held: Vec<(&ShardKey, &Running)> = self.running.iter().collect();
+        let held: Vec<(&ShardKey, &Running)> =
+            self.running.iter().filter(|(_, running)| !running.is_finished).collect();
         let offered: Vec<HeldLease<'_>> = held
             .iter()
             .map(|(key, running)| HeldLease {

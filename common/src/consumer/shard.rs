@@ -206,8 +206,9 @@ where
         }
         let Lease { stream, shard, epoch, .. } = &self.lease;
         let others = self.others().map(|(name, _)| name.clone()).collect();
-        let holding = self.task.worker.holdings().hold(stream, shard, *epoch, acks.clone(), others);
+        // Before it is held, and so dropped after that: what is abandoned must be in nobody's word any more.
         let _watched = self.task.lanes.watch(&acks);
+        let holding = self.task.worker.holdings().hold(stream, shard, *epoch, acks.clone(), others);
         let settled = CancellationToken::new();
         let end = {
             let checkpointer = self.keep_checkpoint(&acks, &settled);

@@ -95,6 +95,11 @@ pub trait StreamSource: Send + Sync + 'static {
     /// How long records are kept, if the service does not tell when a position is older than that.
     fn silent_retention(&self) -> Option<Duration>;
 
+    /// How long records are kept at the least; `None` if that is not known.
+    fn retention(&self) -> Option<Duration> {
+        None
+    }
+
     /// How the watermark of its shards is known.
     fn watermark_rule(&self) -> WatermarkRule;
 

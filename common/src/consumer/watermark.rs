@@ -126,15 +126,21 @@ pub fn fleet_watermark(
 }
 
 /// The lanes that the fleet's watermark does not hold for, if it is known: they are parked on an open lease, as its owner
-/// says, or on a finished one, as it was read.
-pub fn lanes_behind(
+/// says, or on a finished one, as it was read; or an open one, in the tenure that its owner's word is of, is not read
+/// for them. `lanes` are all there are.
+pub fn lanes_behind<'a>(
     streams: &[StreamLeases<'_>],
     members: &BTreeMap<String, Option<Coverage>>,
+    lanes: impl IntoIterator<Item = &'a str>,
 ) -> BTreeSet<String> {
-    let finished =
-        streams.iter().flat_map(|stream| &stream.state.leases).filter(|lease| lease.checkpoint.is_end());
-    let on_finished = finished.flat_map(|lease| lease.parked.keys());
-    members.values().flatten().flat_map(|coverage| &coverage.parked).chain(on_finished).cloned().collect()
+    let leases = || streams.iter().flat_map(|stream| &stream.state.leases);
+    let on_finished =
+        leases().filter(|lease| lease.checkpoint.is_end()).flat_map(|lease| lease.parked.keys());
+    let on_open = members.values().flatten().flat_map(|coverage| &coverage.parked);
+    let open = |lease: &&Lease| lease.has_started() && !lease.checkpoint.is_end();
+    let is_missing = |lane: &&str| leases().filter(open).any(|lease| !lease.lanes.contains(*lane));
+    let missing = lanes.into_iter().filter(is_missing).map(str::to_owned);
+    on_open.chain(on_finished).cloned().chain(missing).collect()
 }
 
 struct Least(Option<u64>);

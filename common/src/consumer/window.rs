@@ -177,25 +177,29 @@ impl AckWindow {
         is_missed
     }
 
-    /// No record waits for this lane any more. Returns the place up to which it has everything; `None` if that is where
-    /// the window began.
-    pub fn park(&mut self, lane: usize) -> Option<SequenceNumber> {
+    /// No record waits for this lane any more. Returns the place up to which it has everything, `None` if that is where
+    /// the window began; and when the first record arrived that it lacks, `None` if that is not known or it lacks none.
+    pub fn park(&mut self, lane: usize) -> (Option<SequenceNumber>, Option<u64>) {
         let waits = |slot: &&Slot| !slot.lanes.contains(lane) && !slot.lost;
         let passed = self.slots.iter().take_while(waits).filter_map(|slot| slot.sequence.as_ref()).last();
         let place = passed.or(self.checkpoint.as_ref()).cloned();
+        let first = self.slots.iter().find(|slot| slot.lanes.contains(lane));
+        let arrived_ms = first.map(|slot| slot.arrived_ms).filter(|ms| *ms > 0);
         for number in self.first..self.next_number() {
             self.take_off(number, Lanes::one(lane));
         }
         self.advance();
-        place
+        (place, arrived_ms)
     }
 
-    /// No record waits for any lane any more.
-    pub fn park_all(&mut self) {
+    /// No record waits for any lane any more, and none counts as done.
+    pub fn abandon(&mut self) {
         for number in self.first..self.next_number() {
             self.take_off(number, Lanes::first(LANES_MAX));
+            if let Some(slot) = self.slot(number) {
+                slot.lost = true;
+            }
         }
-        self.advance();
     }
 
     /// What waits for a lane; `None` if nothing does.
@@ -569,7 +573,7 @@ mod tests {
                     },
                     LaneStep::Park { lane } => {
                         let passed = all.iter().take_while(|of| !of.waits.contains(lane) && !of.lost).count();
-                        let place = window.park(lane);
+                        let (place, _) = window.park(lane);
                         // Below the checkpoint everything is done for every lane that it was read for.
                         prop_assert_eq!(place, passed.checked_sub(1).map(|i| n(i as u64)));
                         all.iter_mut().for_each(|of| of.waits = of.waits.without(Lanes::one(lane)));

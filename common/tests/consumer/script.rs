@@ -47,6 +47,7 @@ struct State {
     disabled: bool,
     silent_retention: Option<Duration>,
     watermark_rule: Option<WatermarkRule>,
+    retention: Option<Duration>,
     /// Records were there that are not any more.
     trimmed: bool,
 }
@@ -66,6 +67,9 @@ pub(crate) struct Scripted {
     pub(crate) gone: bool,
     /// Its records with lower numbers are trimmed.
     pub(crate) horizon: u64,
+    /// Reads from an iterator that was made anew first answer so many empty pages, as DynamoDB Streams may.
+    pub(crate) empty_pages: usize,
+    empty_left: usize,
     /// What the next reads answer.
     pub(crate) read_errors: VecDeque<SourceError>,
     /// Records that reads gave out, again and again included.
@@ -141,6 +145,11 @@ impl Script {
         self.0.state.lock().watermark_rule = Some(rule);
     }
 
+    /// Records are kept for so long, and a little more.
+    pub(crate) fn retention_is(&self, retention: Duration) {
+        self.0.state.lock().retention = Some(retention);
+    }
+
     /// It is not whole any more.
     pub(crate) fn trim(&self) {
         self.0.state.lock().trimmed = true;
@@ -193,6 +202,8 @@ impl Scripted {
             }
             Checkpoint::ShardEnd => panic!("an ended shard {id} is read"),
         };
+        // Only where there is something to come to.
+        self.empty_left = if index < self.records.len() { self.empty_pages } else { 0 };
         Ok(format!("{}:{index}", self.tenure))
     }
 
@@ -211,6 +222,15 @@ impl Scripted {
         }
         if self.records.get(index).is_some_and(|record| record.sequence < self.horizon) {
             return Err(trimmed());
+        }
+        if self.empty_left > 0 {
+            self.empty_left -= 1;
+            return Ok(Page {
+                records: Vec::new(),
+                next: Some(iterator.to_owned()),
+                children: Vec::new(),
+                behind: None,
+            });
         }
         let mut bytes = 0;
         let records: Vec<SourceRecord<u64>> = self.records[index..]
@@ -252,6 +272,10 @@ impl StreamSource for Script {
 
     fn silent_retention(&self) -> Option<Duration> {
         self.0.state.lock().silent_retention
+    }
+
+    fn retention(&self) -> Option<Duration> {
+        self.0.state.lock().retention
     }
 
     fn watermark_rule(&self) -> WatermarkRule {

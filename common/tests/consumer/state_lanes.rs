@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use warmcast_common::consumer::parked::{LaneOnset, Parked, ParkedLanes};
+use warmcast_common::consumer::parked::{Lane, LaneOnset, LaneStart, Parked, ParkedLanes, lane_onset};
 use warmcast_common::consumer::store::{Begin, Ended, Lease, Onset, Progressed, StoreError};
 use warmcast_common::consumer::{Checkpoint, Lanes, Shard};
 
@@ -120,4 +120,26 @@ async fn a_forgotten_lane_is_in_no_lease_and_whoever_had_it_writes_nothing_more(
     assert_eq!((forgotten.lanes.clone(), forgotten.parked.len()), (names(&["east"]), 0));
     assert_eq!((forgotten.checkpoint, forgotten.owner.as_deref()), (after(9), Some("w1")));
     assert_fenced(table.store.checkpoint(&lease, &after(10), progressed(&[("west", 4)])).await);
+}
+
+/// Review: fails on 5e2eb71. The view that a tenure is begun on is older than the last write of the former tenure, which
+/// the condition (owner and epoch) does not notice.
+#[tokio::test]
+async fn what_was_parked_after_the_lease_was_looked_at_is_not_forgotten_by_who_takes_it() {
+    let table = Table::start().await;
+    let lease = held(&table, "a").await;
+    table.store.checkpoint(&lease, &after(9), progressed(&[])).await.unwrap();
+    let looked_at = table.lease(STREAM, "a").await.unwrap();
+    // The owner's last write before it dies, or before its shard fails and is started again.
+    table.store.checkpoint(&lease, &after(20), progressed(&[("west", 9)])).await.unwrap();
+    let lane = |name: &str| Lane { name: name.into(), start: LaneStart::TrimHorizon };
+    let lanes = lane_onset(&looked_at, &[], &[lane("east"), lane("west")], 1);
+    let onset = Onset { lanes: Some(lanes), ..Onset::default() };
+    match table.store.begin_tenure(&looked_at, "w2", &onset).await {
+        Err(error) => assert!(error.is_fenced(), "{error}"),
+        Ok(taken) => {
+            assert_eq!(taken.checkpoint, after(20));
+            assert_eq!(taken.parked, parked(&[("west", 9)]), "west never had 10 to 20");
+        }
+    }
 }

@@ -88,10 +88,11 @@ impl State {
             return;
         }
         self.attached = self.attached.without(Lanes::one(lane));
-        let place = self.window.park(lane).map_or_else(|| self.start.clone(), Checkpoint::After);
+        let (place, arrived_ms) = self.window.park(lane);
+        let (now_ms, start) = (now_ms(), &self.start);
         self.parked.entry(lane).or_insert_with(|| Parked {
-            checkpoint: place,
-            since_ms: now_ms(),
+            checkpoint: place.map_or_else(|| start.clone(), Checkpoint::After),
+            since_ms: arrived_ms.map_or(now_ms, |arrived_ms| arrived_ms.min(now_ms)),
             why: why.to_string(),
         });
     }
@@ -189,7 +190,7 @@ impl ShardAcks {
     pub(in super::super) fn abandon(&self) {
         let mut state = self.0.state.lock();
         state.attached = Lanes::NONE;
-        state.window.park_all();
+        state.window.abandon();
         drop(state);
         self.0.changed.notify_waiters();
     }
@@ -213,6 +214,18 @@ impl ShardAcks {
         }
     }
 
+    /// These parked lanes go on with the oldest record there is; what was before that is recorded as missed.
+    pub(in super::super) fn missed(&self, lanes: Lanes) {
+        let mut state = self.0.state.lock();
+        for lane in lanes.iter() {
+            if let Some(parked) = state.parked.get_mut(&lane) {
+                (parked.checkpoint, parked.since_ms) = (Checkpoint::TrimHorizon, now_ms());
+            }
+        }
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
     /// What is read from now on is read for these lanes as well, if everything up to `read` is on its way to them and
     /// nothing behind it was read for the others. They stay parked until [`ShardAcks::caught_up`].
     pub(in super::super) fn join(&self, lanes: Lanes, read: &Checkpoint) -> bool {
@@ -228,7 +241,10 @@ impl ShardAcks {
     /// ([`ShardAcks::next_number`]). It says nothing once a record was read: that one must be reached.
     pub(in super::super) fn join_at_tip(&self, lanes: Lanes, number: u64, is_gap: bool) -> bool {
         let mut state = self.0.state.lock();
-        let joins = state.window.next_number() == number && (number == 0 || is_gap);
+        // Everything up to the record that the window began after is there, or is missed as a gap: what looks like the
+        // tip before it is none.
+        let is_unread = number == 0 && !matches!(state.start, Checkpoint::After(_));
+        let joins = state.window.next_number() == number && (is_unread || is_gap);
         if joins {
             state.attached = state.attached.or(lanes);
         }

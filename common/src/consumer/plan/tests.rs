@@ -65,7 +65,7 @@ impl Mind {
 
     fn running(mut self, shards: &[(&str, u64)]) -> Self {
         for (shard, epoch) in shards {
-            let running = Running { epoch: *epoch, bytes_per_s: 0, may_move: true };
+            let running = Running { epoch: *epoch, bytes_per_s: 0, may_move: true, is_finished: false };
             self.running.insert(key(shard), running);
         }
         self

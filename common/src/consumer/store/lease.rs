@@ -233,7 +233,8 @@ impl StateStore {
             (":lanes", AttributeValue::Ss(lanes.known.into_iter().collect())),
         ];
         let remove = write_parked(&lanes.parked, &mut set, &mut values);
-        self.update(lease, &join(set, &[remove]), "", &values).await.map(|_| ())
+        let and = as_parked(&lease.parked, &mut values);
+        self.update(lease, &join(set, &[remove]), and, &values).await.map(|_| ())
     }
 
     /// Writes the lease of a shard's child, to be begun with its first record, as [`StateStore::create_lease`] does,
@@ -332,7 +333,12 @@ impl StateStore {
         };
         expression.push_str(" REMOVE given");
         expression.push_str(remove);
-        let attributes = self.update(lease, &expression, and, &values).await?;
+        // The former owner writes what is parked within its epoch: what was read may be old.
+        let and = match onset.lanes {
+            Some(_) => format!("{and}{}", as_parked(&lease.parked, &mut values)),
+            None => and.to_owned(),
+        };
+        let attributes = self.update(lease, &expression, &and, &values).await?;
         read_lease(&Item { table: self.table(), attributes: &attributes }, &lease.stream)
     }
 
@@ -466,7 +472,8 @@ impl StateStore {
                 values.push((":lanes", AttributeValue::Ss(lanes.into_iter().collect())));
             }
         }
-        self.update(lease, &join(set, &removed), "", &values).await.map(|_| ())
+        let and = as_parked(&lease.parked, &mut values);
+        self.update(lease, &join(set, &removed), and, &values).await.map(|_| ())
     }
 
     /// Changes the lease if it is still as it was read, and if what `and` adds to the condition holds. Returns it
@@ -590,6 +597,16 @@ fn not_after_end(checkpoint: &Checkpoint, values: &mut Vec<(&'static str, Attrib
     }
     values.push((":end", s(Checkpoint::ShardEnd.to_string())));
     " AND checkpoint <> :end"
+}
+
+/// The condition that nobody was parked, moved or caught up since the lease was read: its owner does that within its
+/// epoch.
+fn as_parked(parked: &ParkedLanes, values: &mut Vec<(&'static str, AttributeValue)>) -> &'static str {
+    if parked.is_empty() {
+        return " AND attribute_not_exists(parked)";
+    }
+    values.push((":was_parked", parked_value(parked)));
+    " AND parked = :was_parked"
 }
 
 fn fenced<T>(answer: Result<T, CallError>, lease: &Lease) -> Result<T, StoreError> {

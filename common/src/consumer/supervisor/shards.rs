@@ -32,6 +32,7 @@ pub(super) struct Tending {
     abort: AbortHandle,
     /// The lease's epoch as it is when it is taken.
     epoch: u64,
+    is_finished: bool,
     may_move_at: Instant,
     pub(super) giving: bool,
     stuck: Option<&'static str>,
@@ -60,7 +61,7 @@ where
         if self.running.contains_key(&key) {
             return;
         }
-        let moved = lease.given;
+        let (moved, is_finished) = (lease.given, lease.checkpoint.is_end());
         let orders = Orders::new();
         let progress = Arc::new(Progress::new(lease.bytes_per_s, now));
         let task = ShardTask {
@@ -86,6 +87,7 @@ where
             progress,
             abort,
             epoch,
+            is_finished,
             may_move_at,
             giving: false,
             stuck: None,
@@ -230,7 +232,8 @@ where
 
     pub(super) fn report_load(&self) {
         let bytes_per_s = self.running.values().map(|tending| tending.progress.bytes_per_s()).sum();
-        self.worker.report_load(self.running.len(), bytes_per_s);
+        let leases = self.running.values().filter(|tending| !tending.is_finished).count();
+        self.worker.report_load(leases, bytes_per_s);
     }
 }
 
@@ -240,6 +243,7 @@ impl Tending {
             epoch: self.epoch,
             bytes_per_s: self.progress.bytes_per_s(),
             may_move: !self.giving && self.may_move_at <= now,
+            is_finished: self.is_finished,
         }
     }
 }

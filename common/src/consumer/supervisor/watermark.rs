@@ -16,6 +16,7 @@ use crate::limits::{CHILDREN_SETTLE, WATERMARK_INTERVAL};
 use crate::telemetry::LogLimiter;
 
 use super::super::coverage::{Coverage, LeaseSet};
+use super::super::newcomers::late_on;
 use super::super::processor::Processor;
 use super::super::source::StreamSource;
 use super::super::store::{StoreError, StreamState};
@@ -210,7 +211,8 @@ where
             read.push(StreamLeases { stream, state, superseded, settle: self.settle(stream) });
         }
         let ms = fleet_watermark(&read, coverages, self.rewinds.target().as_deref(), now_ms())?;
-        Ok(Watermark { ms, behind: lanes_behind(&read, coverages) })
+        let lanes = self.lanes.lanes.iter().map(|lane| &*lane.name);
+        Ok(Watermark { ms, behind: lanes_behind(&read, coverages, lanes) })
     }
 
     /// Tells the watermark when it is known which lanes wait for a backfill. Whoever finds that one lacks something asks
@@ -222,11 +224,13 @@ where
         if !self.fleet.checks.is_empty() {
             return;
         }
-        let store = self.worker.store().clone();
+        let (store, lanes) = (self.worker.store().clone(), Arc::clone(&self.lanes));
+        let streams: Vec<Arc<str>> = self.streams.keys().cloned().collect();
         self.fleet.checks.spawn(async move {
-            let lanes = store.lanes().await?;
-            let waiting = lanes.into_iter().filter(|(_, lane)| !lane.backfills.is_empty());
-            watermark.behind.extend(waiting.map(|(name, _)| name));
+            let known = store.lanes().await?;
+            let waiting = known.iter().filter(|(_, lane)| !lane.backfills.is_empty());
+            watermark.behind.extend(waiting.map(|(name, _)| name.clone()));
+            watermark.behind.extend(late_on(&streams, &lanes.lanes, &known));
             Ok(watermark)
         });
     }

@@ -437,3 +437,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn it_does_not_hold_for_a_lane_that_is_parked_or_that_a_shard_is_not_read_for() {
+    let lanes = |of: &[&str]| of.iter().map(|lane| (*lane).to_owned()).collect::<BTreeSet<String>>();
+    let parked = |of: &[&str]| {
+        let place = || super::super::parked::Parked {
+            checkpoint: Checkpoint::TrimHorizon,
+            since_ms: 1,
+            why: String::new(),
+        };
+        of.iter().map(|lane| ((*lane).to_owned(), place())).collect()
+    };
+    let open = Lease { lanes: lanes(&["x", "y", "z"]), ..Lease::new("s", "a", 2, Checkpoint::TrimHorizon) };
+    let finished = Lease {
+        lanes: lanes(&["x", "y"]),
+        parked: parked(&["y"]),
+        ..Lease::new("s", "b", 2, Checkpoint::ShardEnd)
+    };
+    // Its owner's word, not what was read of it, says what is parked on an open one.
+    let stale = Lease { parked: parked(&["z"]), ..open.clone() };
+    let behind = |leases: &[&Lease], word: &[&str]| {
+        let leases = leases.iter().map(|lease| (*lease).clone()).collect();
+        let state = StreamState { leases, ..StreamState::default() };
+        let streams =
+            [StreamLeases { stream: "s", state: &state, superseded: false, settle: Duration::ZERO }];
+        let coverage = Coverage { parked: lanes(word), ..Coverage::default() };
+        lanes_behind(&streams, &[("w1".to_owned(), Some(coverage))].into(), ["x", "y", "z"])
+    };
+    assert_eq!(behind(&[&open], &[]), lanes(&[]));
+    assert_eq!(behind(&[&stale], &[]), lanes(&[]));
+    assert_eq!(behind(&[&open], &["z"]), lanes(&["z"]));
+    assert_eq!(behind(&[&open, &finished], &[]), lanes(&["y"]));
+    let old = Lease { lanes: lanes(&["x"]), ..open.clone() };
+    assert_eq!(behind(&[&open, &old], &[]), lanes(&["y", "z"]), "it is not read for them");
+}
