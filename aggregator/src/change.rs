@@ -63,6 +63,11 @@ impl ChangeMaker {
         Self { table: table.into(), generation, key }
     }
 
+    /// The table.
+    pub fn table(&self) -> Arc<str> {
+        Arc::clone(&self.table)
+    }
+
     /// The change that a record tells of: an invalidation where its stream has no new images, because then the
     /// item's state is not known here.
     ///

@@ -165,11 +165,17 @@ impl DaemonConfig for Config {
         let mut watermark = root.section("watermark");
         let watermark_interval = watermark.duration_ms("interval_ms", 100..=60_000, 1_000);
         watermark.finish();
+        let state = StateConfig::read(root.section("state"), "warmcast-aggregator");
+        let dead_letters = DeadLetterConfig::read(
+            root.section("dead_letters"),
+            &state,
+            "/var/lib/warmcast/aggregator/dead-letters",
+        );
         let config = Self {
             worker_id,
             dynamodb,
             streams,
-            state: StateConfig::read(root.section("state"), "warmcast-aggregator"),
+            state,
             worker: WorkerConfig::read(root.section("worker"), IDLE_POLL_MAX_MS),
             tables,
             regions,
@@ -177,10 +183,7 @@ impl DaemonConfig for Config {
             watermark_interval,
             parking: ParkingConfig::read(root.section("parking"), queue_bytes_max),
             queue_bytes_max,
-            dead_letters: DeadLetterConfig::read(
-                root.section("dead_letters"),
-                "/var/lib/warmcast/aggregator/dead-letters",
-            ),
+            dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
             log: LogConfig::read(root.section("log")),
         };

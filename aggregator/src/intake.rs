@@ -6,13 +6,14 @@ use aws_sdk_dynamodbstreams::types::Record;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use warmcast_common::consumer::{Ack, Asked, Delivery, LaneAck, Lanes, Processor, SequenceNumber};
-use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
+use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::frame::change_len;
 
 use crate::change::{ChangeMaker, Undecodable};
 use crate::filter::Feeds;
 use crate::stats::Stats;
+use crate::stream_record;
 
 /// A change on its way.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Intake {
     /// The batcher.
     pub batcher: mpsc::Sender<Vec<Pending>>,
     /// Where records go that cannot be used.
-    pub dead_letters: Arc<DeadLetters>,
+    pub quarantine: Quarantine,
     /// What is counted.
     pub stats: Arc<Stats>,
 }
@@ -48,6 +49,7 @@ impl Processor for Intake {
     async fn process(&self, stream: &str, shard: &str, deliveries: Vec<Delivery<Record>>) {
         Stats::add(&self.stats.records_read, deliveries.len());
         let mut pending = Vec::with_capacity(deliveries.len());
+        let mut letters = Vec::new();
         for Delivery { record, ack, asked, .. } in deliveries {
             match self.maker.make(&record.body, record.created_ms) {
                 Ok(change) => {
@@ -58,20 +60,28 @@ impl Processor for Intake {
                     self.route(routes, asked, ack, &mut pending);
                 }
                 Err(undecodable) => {
-                    self.set_aside(stream, shard, record.sequence.as_ref(), &record.body, &undecodable);
-                    match undecodable.invalidation {
+                    let sequence = record.sequence.as_ref();
+                    let letter = self.letter((stream, shard), sequence, &record.body, &undecodable);
+                    // Done when the letter is stored and, where the key is known, every region has it as invalid.
+                    let ack = match undecodable.invalidation {
+                        None => ack,
                         Some(change) => {
                             let lanes = ack.lanes();
-                            self.route(vec![(*change, lanes)], asked, ack, &mut pending);
+                            let (acks, of_letter) = ack.route_beside(&[lanes]);
+                            self.push(vec![(*change, lanes)], asked, acks, &mut pending);
+                            of_letter
                         }
-                        None => ack.done(),
-                    }
+                    };
+                    letters.push((letter, ack));
                 }
             }
         }
         if !pending.is_empty() {
             // The batcher outlives the shards; were it gone, the dropped acks would have the records read again.
             let _batcher_gone = self.batcher.send(pending).await;
+        }
+        for (letter, ack) in letters {
+            self.quarantine.set_aside(letter, || ack.done()).await;
         }
     }
 }
@@ -80,7 +90,17 @@ impl Intake {
     /// Each set of regions gets its change. Those that are in none, or were parked meanwhile, get nothing.
     fn route(&self, routes: Vec<(Change, Lanes)>, asked: Asked, ack: Ack, pending: &mut Vec<Pending>) {
         let lanes: Vec<Lanes> = routes.iter().map(|(_, lanes)| *lanes).collect();
-        for ((change, _), ack) in routes.into_iter().zip(ack.route(&lanes)) {
+        self.push(routes, asked, ack.route(&lanes), pending);
+    }
+
+    fn push(
+        &self,
+        routes: Vec<(Change, Lanes)>,
+        asked: Asked,
+        acks: Vec<LaneAck>,
+        pending: &mut Vec<Pending>,
+    ) {
+        for ((change, _), ack) in routes.into_iter().zip(acks) {
             if !ack.lanes().is_empty() {
                 pending.push(Pending { change: self.fit(change), read_ms: asked.ms, ack });
             }
@@ -104,22 +124,28 @@ impl Intake {
         Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change }
     }
 
-    fn set_aside(
+    fn letter(
         &self,
-        stream: &str,
-        shard: &str,
+        (stream, shard): (&str, &str),
         sequence: Option<&SequenceNumber>,
         record: &Record,
         undecodable: &Undecodable,
-    ) {
-        Stats::add(&self.stats.dead_letters, 1);
-        self.dead_letters.set_aside(&DeadLetter {
-            stream,
-            shard: Some(shard),
-            sequence: sequence.map(SequenceNumber::as_str),
-            reason: &undecodable.reason.to_string(),
-            bytes: format!("{record:?}").as_bytes(),
-            form: "stream-record-text",
-        });
+    ) -> Letter {
+        let origin = Origin {
+            source: self.quarantine.source(),
+            stream: stream.into(),
+            shard: Some(shard.into()),
+            position: sequence.map(|sequence| sequence.as_str().into()),
+        };
+        let envelope = Envelope {
+            origin,
+            index: None,
+            table: Some(self.maker.table()),
+            key: undecodable.invalidation.as_ref().map(|change| change.key.to_vec()),
+            class: ReasonClass::UndecodableRecord,
+            reason: undecodable.reason.to_string(),
+            form: Form::DynamodbStreamRecord,
+        };
+        Letter::new(envelope, &stream_record::encode(record))
     }
 }

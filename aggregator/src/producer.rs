@@ -27,11 +27,12 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::dead_letter::Quarantine;
 use warmcast_proto::key::Buckets;
 
 use crate::fanout::RegionFrame;
 use crate::readiness::Readiness;
+use crate::refused;
 use crate::stats::{RegionStats, Stats};
 use crate::target::TargetStream;
 use rate::ShardLimits;
@@ -42,6 +43,9 @@ use sending::Sending;
 const QUEUE_FRAMES_MAX: usize = 1 << 16;
 /// Frames taken in at once.
 const INTAKE_FRAMES_MAX: usize = 512;
+/// Refused frames that may wait for their letters to be stored.
+const REFUSALS_MAX: usize = 64;
+
 /// What one region's producer is allowed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProducerConfig {
@@ -59,7 +63,7 @@ pub struct Producer {
     target: TargetStream,
     config: ProducerConfig,
     buckets: Buckets,
-    dead_letters: Arc<DeadLetters>,
+    quarantine: Quarantine,
     totals: Arc<Stats>,
     stats: Arc<RegionStats>,
     answers: watch::Sender<bool>,
@@ -67,18 +71,18 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// A producer for this stream. What the stream will never take goes to `dead_letters`. The region is ready
+    /// A producer for this stream. What the stream will never take goes to `quarantine`. The region is ready
     /// while it answers and has little in its queue: then there is room for more than what is new.
     pub fn new(
         target: TargetStream,
         config: ProducerConfig,
         buckets: Buckets,
-        dead_letters: Arc<DeadLetters>,
+        quarantine: Quarantine,
         totals: Arc<Stats>,
         readiness: Readiness,
     ) -> Self {
         let (stats, answers) = (totals.region(target.region()), watch::Sender::new(true));
-        Self { target, config, buckets, dead_letters, totals, stats, answers, readiness }
+        Self { target, config, buckets, quarantine, totals, stats, answers, readiness }
     }
 
     /// Whether the region answers: its last call succeeded, or nothing is known against it.
@@ -90,6 +94,7 @@ impl Producer {
     pub async fn run(self, mut frames: mpsc::Receiver<RegionFrame>) {
         let mut sending = Sending::new(&self, Instant::now());
         let (mut puts, mut looks, mut received) = (JoinSet::new(), JoinSet::new(), Vec::new());
+        let mut refusals = JoinSet::new();
         let mut is_open = true;
         loop {
             let now = Instant::now();
@@ -98,16 +103,26 @@ impl Producer {
                 let target = self.target.clone();
                 looks.spawn(async move { target.summary().await });
             }
-            while let Some(call) = sending.next_call(puts.len(), now) {
+            for (frame, error) in sending.refused.drain(..) {
+                let (quarantine, stream) = (self.quarantine.clone(), self.target.stream().to_owned());
+                refusals.spawn(refused::set_aside(quarantine, stream, frame, error));
+            }
+            while refusals.len() < REFUSALS_MAX
+                && let Some(call) = sending.next_call(puts.len(), now)
+            {
                 puts.spawn(call.make(self.target.clone(), self.buckets));
             }
-            if !is_open && sending.queue.is_empty() && puts.is_empty() {
+            if !is_open && sending.queue.is_empty() && puts.is_empty() && refusals.is_empty() {
                 return;
             }
             let next_at = sending.next_at(puts.len(), now);
             tokio::select! {
                 biased;
                 Some(ended) = puts.join_next() => sending.on_call(ended, Instant::now()),
+                Some(stand_in) = refusals.join_next() => {
+                    // Of one that panicked the acks are gone: the records are read again.
+                    sending.take_in(stand_in.into_iter().flatten(), Instant::now());
+                }
                 Some(ended) = looks.join_next() => sending.on_look(ended, Instant::now()),
                 () = tokio::time::sleep_until(next_at) => {}
                 count = frames.recv_many(&mut received, INTAKE_FRAMES_MAX),

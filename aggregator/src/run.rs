@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
-use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
 use warmcast_common::telemetry::log_at_intervals;
 
@@ -35,8 +35,8 @@ const REGION_FRAMES_MAX: usize = 16_384;
 /// # Errors
 /// When it cannot start, or must not go on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
-    let dead_letters = Arc::new(DeadLetters::open(&config.dead_letters)?);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
+    let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
     let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);
     let store = StateStore::new(dynamodb.clone(), &config.state.table);
     let announce = Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone());
@@ -44,11 +44,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let worker = Arc::new(worker);
     let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
     let budget = ByteBudget::new(config.queue_bytes_max);
+    let (quarantine, keeper) = Quarantine::new(letters, "aggregator", Arc::clone(&stats.dead_letters));
 
     let (to_batcher, from_intake) = mpsc::channel(INTAKE_PAGES_MAX);
     // One set for all: a task that dies before its time ends the process, whichever it is. Left without a producer
     // or the batcher, the shards would be read again and again for nothing.
     let mut tasks: JoinSet<Result<(), anyhow::Error>> = JoinSet::new();
+    tasks.spawn(async move {
+        keeper.run().await;
+        Ok(())
+    });
     // A table whose stream is not found yet has changes that nobody knows of: until then there is no watermark.
     let fence = Arc::new(Fence::default());
     let (readiness, ready) = Readiness::of_regions(config.regions.len());
@@ -71,7 +76,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
             consumer: subscribe.clone(),
             batcher: to_batcher.clone(),
             body_bytes_max: config.batch.body_bytes_max,
-            dead_letters: Arc::clone(&dead_letters),
+            quarantine: quarantine.clone(),
             stats: Arc::clone(&stats),
         };
         let shutdown = shutdown.clone();
@@ -99,7 +104,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
             heartbeats.await;
             Ok(())
         });
-        let letters = Arc::clone(&dead_letters);
+        let letters = quarantine.of_region(&region.name);
         let producer =
             Producer::new(target, region.producer, config.batch.buckets, letters, stats, readiness);
         tasks.spawn(async move {
@@ -107,6 +112,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
             Ok(())
         });
     }
+    // The keeper ends when the last handle is gone.
+    drop(quarantine);
     let fanout = fanout::run(config.batch, from_intake, to_regions, shutdown.clone());
     tasks.spawn(async move { fanout.await.context("build frames") });
 

@@ -185,15 +185,20 @@ impl StreamSource for DynamoDbStream {
 
 fn source_record(body: Record) -> SourceRecord<Record> {
     let inner = body.dynamodb.as_ref();
-    let created = inner.and_then(|record| record.approximate_creation_date_time);
     SourceRecord {
         sequence: inner
             .and_then(|record| record.sequence_number.as_deref())
             .and_then(|text| SequenceNumber::new(text).ok()),
-        created_ms: created.and_then(|at| u64::try_from(at.to_millis().ok()?).ok()).unwrap_or(0),
+        created_ms: created_ms(&body),
         bytes: RECORD_BYTES + inner.and_then(|record| record.new_image.as_ref()).map_or(0, image_bytes),
         body,
     }
+}
+
+/// When a record's change was made, in milliseconds since the epoch; 0 if the service did not tell.
+pub fn created_ms(record: &Record) -> u64 {
+    let created = record.dynamodb.as_ref().and_then(|body| body.approximate_creation_date_time);
+    created.and_then(|at| u64::try_from(at.to_millis().ok()?).ok()).unwrap_or(0)
 }
 
 /// What a record weighs beside its image: the change, its ack, its place in the window.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use warmcast_common::consumer::{ByteBudget, Lags};
+use warmcast_common::dead_letter::{Counts, ReasonClass};
 
 /// Counters since the process started.
 #[derive(Debug, Default)]
@@ -19,8 +20,8 @@ pub struct Stats {
     pub bytes_sent: AtomicU64,
     /// Frames that were sent again.
     pub retries: AtomicU64,
-    /// Records set aside.
-    pub dead_letters: AtomicU64,
+    /// Records and frames set aside.
+    pub dead_letters: Arc<Counts>,
     /// Changes too large for a frame, sent as invalidations.
     pub oversize: AtomicU64,
     /// Changes whose stream has no new images, sent as invalidations.
@@ -122,7 +123,10 @@ impl Stats {
             frames_sent = self.frames_sent.load(Relaxed),
             bytes_sent = self.bytes_sent.load(Relaxed),
             retries = self.retries.load(Relaxed),
-            dead_letters = self.dead_letters.load(Relaxed),
+            dead_letters = self.dead_letters.total(),
+            dead_letters_undecodable = self.dead_letters.of(ReasonClass::UndecodableRecord),
+            dead_letters_refused = self.dead_letters.of(ReasonClass::Refused),
+            dead_letters_waiting = self.dead_letters.waiting(),
             oversize = self.oversize.load(Relaxed),
             incomplete = self.incomplete.load(Relaxed),
             heartbeats_sent = self.heartbeats_sent.load(Relaxed),

@@ -12,7 +12,7 @@ use warmcast_common::aws::CallError;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::store::Generation;
 use warmcast_common::consumer::{Subscription, Worker};
-use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::dead_letter::Quarantine;
 use warmcast_common::retry::until_ok;
 
 use crate::change::ChangeMaker;
@@ -48,7 +48,7 @@ pub struct Table {
     /// The most bytes of one change.
     pub body_bytes_max: usize,
     /// Where what cannot be used goes.
-    pub dead_letters: Arc<DeadLetters>,
+    pub quarantine: Quarantine,
     /// What is counted.
     pub stats: Arc<Stats>,
 }
@@ -134,7 +134,7 @@ impl Table {
             maker: ChangeMaker::new(table, generation, key),
             body_bytes_max: self.body_bytes_max,
             batcher: self.batcher.clone(),
-            dead_letters: Arc::clone(&self.dead_letters),
+            quarantine: self.quarantine.clone(),
             stats: Arc::clone(&self.stats),
         }
     }

@@ -95,6 +95,11 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         interval_ms = 0
         [worker]
         heartbeat_interval_ms = 10000
+        [dead_letters]
+        store = 'tape'
+        table = 'warmcast-aggregator'
+        retention_days = 0
+        bytes_max = 1
         ";
     let output = check(BINARY, wrong, &["--set", "log.level=loud"]);
     let expected = [
@@ -116,6 +121,10 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "batch.linger_ms: ",
         "watermark.interval_ms: ",
         "worker.lease_duration_ms: ",
+        "dead_letters.store: ",
+        "dead_letters.table: must not be the state table",
+        "dead_letters.retention_days: ",
+        "dead_letters.bytes_max: ",
         "log.level: ",
     ];
     assert_violations(&output, &expected);

@@ -98,21 +98,24 @@ impl DaemonConfig for Config {
         reducers.finish();
         let tables = tables::read(&mut root);
         let CacheSection { cache: redis, rewind } = cache::read(root.section("redis"), tables);
+        let state = StateConfig::read(root.section("state"), "warmcast-cache-writer");
+        let dead_letters = DeadLetterConfig::read(
+            root.section("dead_letters"),
+            &state,
+            "/var/lib/warmcast/cache-writer/dead-letters",
+        );
         let config = Self {
             worker_id: root.text("worker_id").unwrap_or_else(host_name),
             kinesis: KinesisConfig::read(root.section("kinesis")),
             dynamodb,
-            state: StateConfig::read(root.section("state"), "warmcast-cache-writer"),
+            state,
             worker: WorkerConfig::read(root.section("worker"), IDLE_POLL_MAX_MS),
             redis,
             rewind,
             fallback: root.optional_section("master").map(fallback::read),
             reducers: reducer_count,
             queue: QueueConfig::read(root.section("queue")),
-            dead_letters: DeadLetterConfig::read(
-                root.section("dead_letters"),
-                "/var/lib/warmcast/cache-writer/dead-letters",
-            ),
+            dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
             log: LogConfig::read(root.section("log")),
         };

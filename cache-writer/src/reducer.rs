@@ -14,15 +14,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use warmcast_cache::{Cache, CacheError, Filler, ItemId, Outcome, Refusal};
 use warmcast_common::consumer::Ack;
-use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
+use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_common::fence::Fence;
 use warmcast_common::retry::Backoff;
 use warmcast_common::telemetry::LogLimiter;
 use warmcast_proto::change::{Change, ChangeKind};
-use warmcast_proto::frame::{Compression, Compressor, FrameBuilder};
+use warmcast_proto::frame::encode_change;
 
 use crate::stats::Stats;
-use crate::unpack::Routed;
+use crate::unpack::{Place, Routed};
 
 /// Changes that one call applies at most: so few that a healthy server is far from the call's deadline.
 const CHANGES_MAX: usize = 2_048;
@@ -40,10 +40,8 @@ pub struct Reducer {
     pub cache: Cache,
     /// Fills what changes leave invalid; none: it stays a miss until a reader fills it.
     pub filler: Option<Filler>,
-    /// The stream's name, for dead letters.
-    pub stream: Arc<str>,
     /// Where changes go that the cache will never take.
-    pub dead_letters: Arc<DeadLetters>,
+    pub quarantine: Quarantine,
     /// What is counted.
     pub stats: Arc<Stats>,
     /// Whether this process stood still.
@@ -59,6 +57,8 @@ struct Newest<A> {
     /// When the oldest of them was asked for.
     asked: Instant,
     acks: Vec<A>,
+    /// Where the change came from.
+    place: Place,
     /// The cache refused the change; this is the invalidation that stands for it.
     refused: bool,
 }
@@ -111,7 +111,9 @@ impl Reducer {
         for (newest, answer) in call.into_iter().zip(answers) {
             match answer {
                 Ok(outcome) => self.settled(newest, outcome),
-                Err(CacheError::Refused { refusal, .. }) => again.extend(self.refused(newest, &refusal)),
+                Err(CacheError::Refused { refusal, .. }) => {
+                    again.extend(self.refused(newest, &refusal).await);
+                }
                 // Dropping the acks has the shard's lease proven and its records read again: a writer that was
                 // paused past its deadline may have lost the lease.
                 Err(error @ CacheError::PastDeadline { .. }) => {
@@ -156,25 +158,34 @@ impl Reducer {
     /// A change that the cache will never take is set aside, and its key is invalidated instead, which is always
     /// safe. If even that is refused, the key holds something that is not ours: readers cannot take it for an
     /// entry either.
-    fn refused(&self, newest: Newest<Ack>, refusal: &Refusal) -> Option<Newest<Ack>> {
-        let Newest { change, late, asked, acks, refused } = newest;
+    async fn refused(&self, newest: Newest<Ack>, refusal: &Refusal) -> Option<Newest<Ack>> {
+        let Newest { change, late, asked, acks, place, refused } = newest;
         if refused {
             acks.into_iter().for_each(Ack::done);
             return None;
         }
         Stats::add(&self.stats.changes_failed, 1);
-        Stats::add(&self.stats.dead_letters, 1);
-        self.dead_letters.set_aside(&DeadLetter {
-            stream: &self.stream,
-            shard: None,
-            sequence: Some(&change.position.sequence().to_string()),
-            reason: &refusal.to_string(),
-            bytes: &frame_of(&change),
-            form: "frame",
-        });
+        let letter = letter(&place.origin, place.index, &change, refusal.to_string());
+        // Done when the letter is stored and the key is invalid.
+        let parts = acks.into_iter().filter_map(|ack| <[Ack; 2]>::try_from(ack.split(2)).ok());
+        let (acks, of_letter): (Vec<Ack>, Vec<Ack>) = parts.map(|[ack, of_letter]| (ack, of_letter)).unzip();
+        self.quarantine.set_aside(letter, || of_letter.into_iter().for_each(Ack::done)).await;
         let change = Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change };
-        Some(Newest { change, late, asked, acks, refused: true })
+        Some(Newest { change, late, asked, acks, place, refused: true })
     }
+}
+
+fn letter(origin: &Origin, index: u32, change: &Change, reason: String) -> Letter {
+    let envelope = Envelope {
+        origin: origin.clone(),
+        index: Some(index),
+        table: Some(change.table.clone()),
+        key: Some(change.key.to_vec()),
+        class: ReasonClass::Refused,
+        reason,
+        form: Form::Change,
+    };
+    Letter::new(envelope, &encode_change(change))
 }
 
 /// How many of these changes, in order, one call applies; at least one if there is one.
@@ -195,13 +206,13 @@ fn changes_of_call(payload_bytes: impl Iterator<Item = usize>) -> usize {
 fn newest_of_each_key<A>(changes: Vec<Routed<A>>) -> Vec<Newest<A>> {
     let mut newest: Vec<Newest<A>> = Vec::new();
     let mut by_key: HashMap<(Arc<str>, Bytes), usize> = HashMap::new();
-    for Routed { change, late, asked, ack } in changes {
+    for Routed { change, late, asked, place, ack } in changes {
         let index = *by_key.entry((change.table.clone(), change.key.clone())).or_insert(newest.len());
         match newest.get_mut(index) {
-            None => newest.push(Newest { change, late, asked, acks: vec![ack], refused: false }),
+            None => newest.push(Newest { change, late, asked, acks: vec![ack], place, refused: false }),
             Some(held) => {
                 match change.position.cmp(&held.change.position) {
-                    Ordering::Greater => (held.change, held.late) = (change, late),
+                    Ordering::Greater => (held.change, held.late, held.place) = (change, late, place),
                     // A duplicate: what came in time counts.
                     Ordering::Equal => held.late &= late,
                     Ordering::Less => {}
@@ -217,19 +228,12 @@ fn newest_of_each_key<A>(changes: Vec<Routed<A>>) -> Vec<Newest<A>> {
     newest
 }
 
-/// The change in a frame of its own, for its dead letter.
-fn frame_of(change: &Change) -> Bytes {
-    let mut frame = FrameBuilder::new();
-    frame.push(change);
-    Compressor::new(Compression::None).and_then(|mut none| frame.finish(&mut none)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
-    use warmcast_proto::frame::decode;
+    use warmcast_proto::frame::decode_change;
     use warmcast_proto::position::Position;
 
     fn change(table: &str, key: u8, sequence: u32) -> Change {
@@ -241,6 +245,11 @@ mod tests {
             created_ms: 1,
             payload: sequence.to_string().into(),
         }
+    }
+
+    fn place(index: u32) -> Place {
+        let origin = Origin { source: "test".into(), stream: "s".into(), shard: None, position: None };
+        Place { origin: Arc::new(origin), index }
     }
 
     proptest! {
@@ -258,10 +267,11 @@ mod tests {
                 *held = (*held).max(change.position);
             }
             let routed = changes.iter().cloned().zip(&input).enumerate();
-            let routed = routed.map(|(ack, (change, (.., late)))| Routed { change, late: *late, asked: Instant::now(), ack }).collect();
+            let routed = routed.map(|(ack, (change, (_, _, sequence, late)))| Routed { change, late: *late, asked: Instant::now(), place: place(*sequence), ack }).collect();
             let newest = newest_of_each_key(routed);
             let mut acks = Vec::new();
-            for Newest { change, late, acks: carried, .. } in &newest {
+            for Newest { change, late, acks: carried, place, .. } in &newest {
+                prop_assert_eq!(change.position.sequence().to_string(), place.index.to_string());
                 let newest = carried.iter().filter(|&&i| changes[i].position == change.position);
                 prop_assert_eq!(*late, newest.clone().all(|&i| input[i].3));
                 prop_assert_eq!(change.kind == ChangeKind::Invalidate, *late);
@@ -294,8 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_of_a_change_is_a_frame_that_can_be_sent_again() {
+    fn a_letter_of_a_change_says_which_it_was_and_has_it_whole() {
         let change = change("profiles", 1, 7);
-        assert_eq!(decode(frame_of(&change), 1 << 20).unwrap().changes, [Ok(change)]);
+        let letter = letter(&place(3).origin, 3, &change, "too large".to_owned());
+        let envelope = &letter.envelope;
+        assert_eq!((envelope.index, envelope.key.as_deref()), (Some(3), Some([1].as_slice())));
+        assert_eq!(decode_change(letter.bytes.to_vec().into(), &"profiles".into()), Ok(change));
     }
 }

@@ -10,7 +10,7 @@ use warmcast_cache::{Cache, Filler, Master};
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription, Worker};
-use warmcast_common::dead_letter::DeadLetters;
+use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
 use warmcast_common::retry::until_ok;
 use warmcast_common::telemetry::log_at_intervals;
@@ -30,8 +30,9 @@ const REDUCER_QUEUE_MAX: usize = 64;
 /// # Errors
 /// When it cannot start, or must not go on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
-    let dead_letters = Arc::new(DeadLetters::open(&config.dead_letters)?);
-    let reached = shutdown.run_until_cancelled(Box::pin(reach(&config))).await;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
+    let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
+    let reached = shutdown.run_until_cancelled(Box::pin(reach(&config, dynamodb))).await;
     let Some((source, worker, cache)) = reached else {
         return Ok(());
     };
@@ -48,6 +49,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     // One set for all: a task that dies before its time ends the process, whichever it is. Left without a reducer,
     // the shards would be read again and again for nothing.
     let mut tasks = JoinSet::new();
+    let letters_source = match &config.kinesis.service.region {
+        Some(region) => format!("cache-writer/{region}"),
+        None => "cache-writer".to_owned(),
+    };
+    let (quarantine, keeper) = Quarantine::new(letters, letters_source, Arc::clone(&stats.dead_letters));
+    // It ends when the last handle is gone, with the reducers and the unpacker.
+    tasks.spawn(keeper.run());
     let mut reducers = Vec::new();
     for _ in 0..config.reducers {
         let (to_reducer, from_unpack) = mpsc::channel(REDUCER_QUEUE_MAX);
@@ -55,15 +63,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
         let reducer = Reducer {
             cache: cache.clone(),
             filler: filler.clone(),
-            stream: config.kinesis.stream.as_str().into(),
-            dead_letters: Arc::clone(&dead_letters),
+            quarantine: quarantine.clone(),
             stats: Arc::clone(&stats),
             fence: Arc::clone(&fence),
         };
         tasks.spawn(reducer.run(from_unpack));
     }
     // The reducers end when the consumer, which has the unpacker, is gone.
-    let unpack = Unpack { reducers, inflated: inflated.clone(), dead_letters, stats: Arc::clone(&stats) };
+    let unpack = Unpack { reducers, inflated: inflated.clone(), quarantine, stats: Arc::clone(&stats) };
     let rewind = Rewind { by: config.rewind, settle: LATE_AFTER, target: cache.epoch() };
     let consumer = Consumer::new(Arc::clone(&worker), read.clone(), lags.clone())
         .with_fence(Arc::clone(&fence))
@@ -113,9 +120,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
 }
 
 /// Reaches everything that is needed, however long that takes: what is not there now may be in a minute.
-async fn reach(config: &Config) -> (KinesisStream, Worker, Cache) {
+async fn reach(config: &Config, dynamodb: aws_sdk_dynamodb::Client) -> (KinesisStream, Worker, Cache) {
     let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
-    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let store = StateStore::new(dynamodb, &config.state.table);
     let stream = &config.kinesis.stream;
     tokio::join!(

@@ -1,8 +1,10 @@
 //! What the cache-writer counts, and the line that tells it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use warmcast_common::consumer::{ByteBudget, Lags};
+use warmcast_common::dead_letter::{Counts, ReasonClass};
 
 /// Counters since the process started. Every change received is in the end applied, stale, left absent, covered,
 /// skipped, coalesced or failed; the invalidation that stands for a failed one is applied beside.
@@ -22,10 +24,10 @@ pub struct Stats {
     pub changes_skipped: AtomicU64,
     /// Changes that a newer change of their key replaced before they were written.
     pub changes_coalesced: AtomicU64,
-    /// Changes that the cache will never take.
+    /// Changes that cannot be read, or that the cache will never take.
     pub changes_failed: AtomicU64,
     /// Records and changes set aside.
-    pub dead_letters: AtomicU64,
+    pub dead_letters: Arc<Counts>,
     /// Changes applied again because the cache could not be reached.
     pub retries: AtomicU64,
     /// Keys whose items were asked for from the master, because their changes did not say what they are.
@@ -55,7 +57,11 @@ impl Stats {
             changes_skipped = self.changes_skipped.load(Relaxed),
             changes_coalesced = self.changes_coalesced.load(Relaxed),
             changes_failed = self.changes_failed.load(Relaxed),
-            dead_letters = self.dead_letters.load(Relaxed),
+            dead_letters = self.dead_letters.total(),
+            dead_letters_undecodable = self.dead_letters.of(ReasonClass::UndecodableRecord),
+            dead_letters_undecodable_changes = self.dead_letters.of(ReasonClass::UndecodableChange),
+            dead_letters_refused = self.dead_letters.of(ReasonClass::Refused),
+            dead_letters_waiting = self.dead_letters.waiting(),
             retries = self.retries.load(Relaxed),
             fills_asked = self.fills_asked.load(Relaxed),
             fills_shed = self.fills_shed.load(Relaxed),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use warmcast_common::consumer::{Ack, ByteBudget, Delivery, Processor, SequenceNumber};
-use warmcast_common::dead_letter::{DeadLetter, DeadLetters};
+use warmcast_common::consumer::{Ack, ByteBudget, Delivery, Processor};
+use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_proto::change::Change;
 use warmcast_proto::frame::{ChangeError, FRAME_BODY_BYTES_MAX, Frame, FrameError, FrameHeader, decode};
 use xxhash_rust::xxh3::xxh3_64;
@@ -30,9 +30,24 @@ pub struct Routed<A = Ack> {
     pub late: bool,
     /// When its record was asked for.
     pub asked: Instant,
+    /// Where it came from.
+    pub place: Place,
     /// Done when the cache has it, or something newer.
     pub ack: A,
 }
+
+/// Where a change came from.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its record.
+    pub origin: Arc<Origin>,
+    /// Which change of its frame it is, counted from zero.
+    pub index: u32,
+}
+
+/// Bad changes of one frame that have a letter each. If there are more, one letter has the whole record: a frame can
+/// have tens of thousands.
+const LETTERS_OF_FRAME_MAX: usize = 8;
 
 /// Unpacks records and hands their changes to reducers.
 #[derive(Debug)]
@@ -42,7 +57,7 @@ pub struct Unpack {
     /// Bounds what is inflated and not yet applied.
     pub inflated: ByteBudget,
     /// Where records go that cannot be used.
-    pub dead_letters: Arc<DeadLetters>,
+    pub quarantine: Quarantine,
     /// What is counted.
     pub stats: Arc<Stats>,
 }
@@ -51,8 +66,14 @@ impl Processor for Unpack {
     type Record = Bytes;
 
     async fn process(&self, stream: &str, shard: &str, deliveries: Vec<Delivery<Bytes>>) {
+        let (stream, shard): (Arc<str>, Arc<str>) = (stream.into(), shard.into());
         for Delivery { record, ack, asked, settling } in deliveries {
-            let sequence = record.sequence.as_ref().map(SequenceNumber::as_str);
+            let origin = Arc::new(Origin {
+                source: self.quarantine.source(),
+                stream: Arc::clone(&stream),
+                shard: Some(Arc::clone(&shard)),
+                position: record.sequence.as_ref().map(|sequence| sequence.as_str().into()),
+            });
             match self.inflate(&record.body, &ack).await {
                 Ok(frame) => {
                     // It counts when everything before this record is done, and this record with it.
@@ -61,13 +82,12 @@ impl Processor for Unpack {
                     }
                     // Where a shard is read again, what came before is not known to be in the cache.
                     let late = settling || is_late(record.created_ms, frame.read_ms);
-                    let set_aside =
-                        |reason: &str| self.set_aside(stream, shard, sequence, reason, &record.body);
-                    self.route(frame.changes, (late, asked.at), ack, set_aside).await;
+                    let bad = self.route(frame.changes, (late, asked.at), ack, &origin).await;
+                    self.set_aside_changes(bad, &origin, &record.body).await;
                 }
                 Err(error) => {
-                    self.set_aside(stream, shard, sequence, &error.to_string(), &record.body);
-                    ack.done();
+                    let letter = letter_of_record(&origin, &record.body, error.to_string());
+                    self.quarantine.set_aside(letter, || ack.done()).await;
                 }
             }
         }
@@ -84,54 +104,91 @@ impl Unpack {
         decode(frame.clone(), FRAME_BODY_BYTES_MAX)
     }
 
+    /// Hands the changes on, and gives back those that cannot be read: of these, what can still be said is handed on.
     async fn route(
         &self,
         changes: Vec<Result<Change, ChangeError>>,
         (late, asked): (bool, Instant),
         ack: Ack,
-        set_aside: impl Fn(&str),
-    ) {
+        origin: &Arc<Origin>,
+    ) -> Vec<(ChangeError, Ack)> {
         Stats::add(&self.stats.changes_received, changes.len());
         let mut queues: Vec<Vec<Routed>> = self.reducers.iter().map(|_| Vec::new()).collect();
+        let mut enqueue = |change: Change, index: u32, ack: Ack| {
+            let reducer = reducer_of(&change.key, queues.len());
+            if let Some(queue) = queues.get_mut(reducer) {
+                let place = Place { origin: Arc::clone(origin), index };
+                queue.push(Routed { change, late, asked, place, ack });
+            }
+        };
         let acks = ack.split(changes.len());
         let mut bad = Vec::new();
-        for (change, ack) in changes.into_iter().zip(acks) {
+        for ((change, ack), index) in changes.into_iter().zip(acks).zip(0..) {
             match change {
-                Ok(change) => {
-                    let reducer = reducer_of(&change.key, queues.len());
-                    if let Some(queue) = queues.get_mut(reducer) {
-                        queue.push(Routed { change, late, asked, ack });
+                Ok(change) => enqueue(change, index, ack),
+                Err(error) => {
+                    let Some(invalidation) = error.remains.invalidation() else {
+                        bad.push((error, ack));
+                        continue;
+                    };
+                    // Done when the letter is stored and the key is invalid.
+                    let mut acks = ack.split(2).into_iter();
+                    if let (Some(ack), Some(of_letter)) = (acks.next(), acks.next()) {
+                        enqueue(invalidation, index, ack);
+                        bad.push((error, of_letter));
                     }
                 }
-                Err(error) => bad.push((error, ack)),
             }
         }
-        // One letter for all of them: it has the whole record, and a frame can have tens of thousands.
-        if let Some(((first, _), others)) = bad.split_first() {
-            Stats::add(&self.stats.changes_failed, bad.len());
-            match others.len() {
-                0 => set_aside(&first.to_string()),
-                others => set_aside(&format!("{first} (and {others} more of its changes)")),
-            }
-        }
-        bad.into_iter().for_each(|(_, ack)| ack.done());
         for (reducer, queue) in self.reducers.iter().zip(queues).filter(|(_, queue)| !queue.is_empty()) {
             // Reducers outlive the shards; were one gone, the dropped acks would have the records read again.
             let _reducer_gone = reducer.send(queue).await;
         }
+        bad
     }
 
-    fn set_aside(&self, stream: &str, shard: &str, sequence: Option<&str>, reason: &str, bytes: &[u8]) {
-        Stats::add(&self.stats.dead_letters, 1);
-        self.dead_letters.set_aside(&DeadLetter {
-            stream,
-            shard: Some(shard),
-            sequence,
-            reason,
-            bytes,
-            form: "kinesis-record",
-        });
+    async fn set_aside_changes(&self, bad: Vec<(ChangeError, Ack)>, origin: &Arc<Origin>, record: &[u8]) {
+        Stats::add(&self.stats.changes_failed, bad.len());
+        if let Some(((first, _), others)) = bad.split_first()
+            && bad.len() > LETTERS_OF_FRAME_MAX
+        {
+            let reason = format!("{first} (and {} more of its changes)", others.len());
+            let mut letter = letter_of_record(origin, record, reason);
+            letter.envelope.class = ReasonClass::UndecodableChange;
+            let stored = || bad.into_iter().for_each(|(_, ack)| ack.done());
+            return self.quarantine.set_aside(letter, stored).await;
+        }
+        for (error, ack) in bad {
+            self.quarantine.set_aside(letter_of_change(origin, &error), || ack.done()).await;
+        }
     }
+}
+
+fn letter_of_record(origin: &Origin, record: &[u8], reason: String) -> Letter {
+    let envelope = Envelope {
+        origin: origin.clone(),
+        index: None,
+        table: None,
+        key: None,
+        class: ReasonClass::UndecodableRecord,
+        reason,
+        form: Form::KinesisRecord,
+    };
+    Letter::new(envelope, record)
+}
+
+fn letter_of_change(origin: &Origin, error: &ChangeError) -> Letter {
+    let remains = &error.remains;
+    let envelope = Envelope {
+        origin: origin.clone(),
+        index: u32::try_from(error.index).ok(),
+        table: remains.table.clone(),
+        key: remains.key.as_ref().map(|key| key.to_vec()),
+        class: ReasonClass::UndecodableChange,
+        reason: error.to_string(),
+        form: Form::Change,
+    };
+    Letter::new(envelope, &remains.content)
 }
 
 /// One key, one reducer: so the order of its changes is kept. The hash's low bits, because its high bits choose

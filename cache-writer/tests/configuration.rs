@@ -78,6 +78,11 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         count = 0
         [queue]
         read_bytes_max = 1
+        [dead_letters]
+        store = 'tape'
+        table = 'warmcast-cache-writer'
+        retention_days = 0
+        bytes_max = 1
         ";
     let output = check(BINARY, wrong, &["--set", "log.level=loud"]);
     let expected = [
@@ -91,6 +96,10 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "redis.ca_file: ",
         "reducers.count: ",
         "queue.read_bytes_max: ",
+        "dead_letters.store: ",
+        "dead_letters.table: must not be the state table",
+        "dead_letters.retention_days: ",
+        "dead_letters.bytes_max: ",
         "log.level: ",
     ];
     assert_violations(&output, &expected);

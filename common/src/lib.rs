@@ -12,6 +12,6 @@ pub mod clock;
 pub mod fence;
 pub mod retry;
 pub mod aws;
-pub mod dead_letter;
 pub mod consumer;
+pub mod dead_letter;
 pub mod daemon;

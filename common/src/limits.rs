@@ -77,6 +77,17 @@ pub const WATERMARK_INTERVAL: Duration = Duration::from_secs(1);
 /// Records of one shard that may be read and not yet done.
 pub const WINDOW_RECORDS_MAX: usize = 65_536;
 
+/// Bytes of a DynamoDB item, its attributes' names included (AWS: DynamoDB quotas, 400 KB).
+pub const DYNAMODB_ITEM_BYTES_MAX: usize = 400 * 1024;
+/// Bytes of a dead letter's content in one item. What is left of the item has the rest of the letter: its reason, its
+/// key (AWS: DynamoDB quotas, at most 2,048 + 1,024 bytes), the names of its table, stream and shard.
+pub const DEAD_LETTER_PART_BYTES_MAX: usize = DYNAMODB_ITEM_BYTES_MAX - 16 * 1024;
+/// Bytes of a dead letter that are kept, before compression. Nothing that is read is larger: a Kinesis record has at most
+/// 10 MiB (AWS: `MaxRecordSizeInKiB`), and a stream record's JSON with two images of 400 KB less.
+pub const DEAD_LETTER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a dead letter's reason that are kept.
+pub const DEAD_LETTER_REASON_BYTES_MAX: usize = 2 * 1024;
+
 const _: () = assert!(FRAME_BYTES_MAX + PARTITION_KEY_BYTES_MAX <= KINESIS_RECORD_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX + PARTITION_KEY_BYTES_MAX <= PUT_RECORDS_BYTES_MIN);
 const _: () = assert!(WINDOW_RECORDS_MAX > DYNAMODB_STREAMS_READ_RECORDS_MAX as usize);

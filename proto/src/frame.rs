@@ -19,8 +19,8 @@
 mod build;
 mod decode;
 
-pub use build::{BuildError, Compressor, FrameBuilder, change_len};
-pub use decode::{ChangeError, ChangeErrorReason, Frame, FrameError, decode};
+pub use build::{BuildError, Compressor, FrameBuilder, change_len, encode_change};
+pub use decode::{ChangeError, ChangeErrorReason, Frame, FrameError, Remains, decode, decode_change};
 
 /// The schema's own types of a body. The codec here writes and reads the same bytes without them; they are for
 /// tools and tests that want the schema's view.

@@ -16,8 +16,8 @@ use crate::clients::CREDENTIAL;
 use crate::log::{Log, Stats};
 use crate::process::{Process, ProcessError};
 use config::{
-    AggregatorConfig, Batch, CacheWriterConfig, DeadLetters, KinesisConfig, LogConfig, Master, RedisConfig,
-    RegionConfig, State, TableConfig, Watermark,
+    AggregatorConfig, Batch, CacheWriterConfig, KinesisConfig, LogConfig, Master, RedisConfig, RegionConfig,
+    State, TableConfig, Watermark,
 };
 
 /// The stream's name in every region.
@@ -72,7 +72,6 @@ pub struct Daemon {
     program: &'static str,
     config: PathBuf,
     state_table: String,
-    dead_letters: PathBuf,
     log: Arc<Log>,
     process: Option<Process>,
 }
@@ -125,7 +124,6 @@ impl Daemon {
         regions: &[Endpoint],
         worker: FleetWorker,
     ) -> Result<Self, DaemonError> {
-        let dead_letters = directory.join(format!("{name}-dead-letters"));
         let state_table = "warmcast-aggregator".to_owned();
         let initial_position = if worker.from_trim_horizon { "trim-horizon" } else { "latest" };
         let config = AggregatorConfig {
@@ -140,10 +138,9 @@ impl Daemon {
             worker: worker.timing,
             watermark: worker.watermark_interval_ms.map(|interval_ms| Watermark { interval_ms }),
             batch: Batch { buckets: BUCKETS, linger_ms: LINGER_MS },
-            dead_letters: DeadLetters { directory: dead_letters.clone() },
             log: LogConfig { stats_interval_ms: worker.stats_interval_ms, ..LogConfig::default() },
         };
-        Self::new(name.to_owned(), "aggregator", directory, &config, state_table, dead_letters)
+        Self::new(name.to_owned(), "aggregator", directory, &config, state_table)
     }
 
     /// A cache-writer of a region.
@@ -156,7 +153,6 @@ impl Daemon {
             1 => fleet.clone(),
             number => format!("{fleet}-{number}"),
         };
-        let dead_letters = directory.join(format!("{name}-dead-letters"));
         let state_table = format!("warmcast-{fleet}");
         let config = CacheWriterConfig {
             worker_id: name.clone(),
@@ -166,10 +162,9 @@ impl Daemon {
             state: State { table: state_table.clone(), create: true },
             redis: RedisConfig { url: plan.redis_url, key_prefix: String::new() },
             worker: plan.timing,
-            dead_letters: DeadLetters { directory: dead_letters.clone() },
             log: LogConfig::default(),
         };
-        Self::new(name, "cache-writer", directory, &config, state_table, dead_letters)
+        Self::new(name, "cache-writer", directory, &config, state_table)
     }
 
     fn new(
@@ -178,16 +173,14 @@ impl Daemon {
         directory: &Path,
         config: &impl Serialize,
         state_table: String,
-        dead_letters: PathBuf,
     ) -> Result<Self, DaemonError> {
         let files = |source| DaemonError::Files { name: name.clone(), source };
         let text = toml::to_string_pretty(config)
             .map_err(|source| DaemonError::Config { name: name.clone(), source })?;
         let path = directory.join(format!("{name}.toml"));
         std::fs::write(&path, text).map_err(files)?;
-        std::fs::create_dir_all(&dead_letters).map_err(files)?;
         let log = Log::create(&name, directory).map_err(files)?;
-        Ok(Self { name, program, config: path, state_table, dead_letters, log, process: None })
+        Ok(Self { name, program, config: path, state_table, log, process: None })
     }
 
     /// Starts it, or starts it again with the same configuration. A running one is left alone.
@@ -222,10 +215,10 @@ impl Daemon {
         &self.state_table
     }
 
-    /// Where it sets undecodable records aside.
+    /// The DynamoDB table in which it sets aside what it cannot use: the default, beside the state table.
     #[must_use]
-    pub fn dead_letters(&self) -> &Path {
-        &self.dead_letters
+    pub fn dead_letters(&self) -> String {
+        format!("{}-dead-letters", self.state_table)
     }
 
     /// What it prints.

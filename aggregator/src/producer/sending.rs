@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use warmcast_common::aws::CallError;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ParkReason;
-use warmcast_common::dead_letter::DeadLetter;
 use warmcast_common::retry::{Backoff, Class};
 use warmcast_common::telemetry::LogLimiter;
 
@@ -41,6 +40,8 @@ const ENTRY_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Sending<'a> {
     producer: &'a Producer,
     pub(super) queue: Queue<RegionFrame>,
+    /// What the stream refuses for what it is, and why: to be set aside.
+    pub(super) refused: Vec<(RegionFrame, String)>,
     routes: Routes,
     health: Health,
     is_ready: bool,
@@ -56,6 +57,7 @@ impl<'a> Sending<'a> {
         Self {
             producer,
             queue: Queue::new(producer.config.shard_limits),
+            refused: Vec::new(),
             routes: Routes::default(),
             health: Health::new(producer.config.request_bytes_max),
             is_ready: true,
@@ -212,7 +214,9 @@ impl<'a> Sending<'a> {
                 // By itself again, and before all others: they would only be refused as well.
                 self.queue.push_group(group);
             }
-            None => group.entries.into_iter().for_each(|entry| self.set_aside(entry.payload, error)),
+            None => {
+                self.refused.extend(group.entries.into_iter().map(|entry| (entry.payload, error.to_string())))
+            }
         }
     }
 
@@ -239,19 +243,6 @@ impl<'a> Sending<'a> {
         Stats::add(&totals.frames_sent, 1);
         Stats::add(&totals.bytes_sent, frame.bytes.len());
         Stats::add(&totals.changes_sent, frame.changes());
-        frame.done();
-    }
-
-    fn set_aside(&self, frame: RegionFrame, error: &CallError) {
-        Stats::add(&self.producer.totals.dead_letters, 1);
-        self.producer.dead_letters.set_aside(&DeadLetter {
-            stream: &self.producer.target.name(),
-            shard: None,
-            sequence: None,
-            reason: &error.to_string(),
-            bytes: &frame.bytes,
-            form: "frame",
-        });
         frame.done();
     }
 

@@ -19,6 +19,7 @@ mod servers;
 mod fake_kinesis;
 mod world;
 
+mod poison;
 mod producer;
 mod heartbeats;
 mod expiry;

@@ -106,6 +106,7 @@ async fn errors_without(dynamodb: &str) -> Vec<String> {
         stream = 'warmcast'
         kinesis = {{ endpoint = '{dynamodb}', access_key_id = 'test', secret_access_key = 'hunter2' }}
         [dead_letters]
+        store = 'directory'
         directory = '{}'
         [log]
         format = 'json'

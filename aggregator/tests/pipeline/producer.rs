@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -18,16 +19,18 @@ use warmcast_aggregator::stats::Stats;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ack::ShardAcks;
 use warmcast_common::consumer::{ByteBudget, Checkpoint, Lanes, SequenceNumber};
-use warmcast_common::dead_letter::{DeadLetterConfig, DeadLetters};
 use warmcast_common::limits::{
     KINESIS_SHARD_BYTES_PER_SECOND, KINESIS_SHARD_RECORDS_PER_SECOND, PUT_RECORDS_BYTES_DEFAULT,
 };
-use warmcast_proto::frame::FrameBuilder;
+use warmcast_proto::change::{Change, ChangeKind};
+use warmcast_proto::frame::{Compression, Compressor, FrameBuilder};
 use warmcast_proto::key::Buckets;
+use warmcast_proto::position::Position;
 
 use super::fake_kinesis::{Answer, FakeKinesis};
+use super::poison::{letters_in, quarantine};
 use super::wait::until;
-use super::world::target;
+use super::world::{changes, target};
 
 const BUCKETS: Buckets = match Buckets::new(4) {
     Ok(buckets) => buckets,
@@ -62,18 +65,19 @@ impl Region {
 
     async fn start_with(url: &str, puts_in_flight_max: usize, shard_limits: ShardLimits) -> Self {
         let letters = tempfile::tempdir().unwrap();
-        let config = DeadLetterConfig { directory: letters.path().to_owned(), bytes_max: 64 << 20 };
-        let dead_letters = Arc::new(DeadLetters::open(&config).unwrap());
+        let (quarantine, keeper) = quarantine(letters.path());
+        let quarantine = quarantine.of_region("eu-west-1");
         let config =
             ProducerConfig { puts_in_flight_max, request_bytes_max: PUT_RECORDS_BYTES_DEFAULT, shard_limits };
         let totals = Arc::new(Stats::default());
         let (mut readiness, ready) = Readiness::of_regions(1);
         let (target, totals_of, readiness) = (target(url).await, Arc::clone(&totals), readiness.remove(0));
-        let producer = Producer::new(target, config, BUCKETS, dead_letters, totals_of, readiness);
+        let producer = Producer::new(target, config, BUCKETS, quarantine, totals_of, readiness);
         let answers = producer.answers();
         let (frames, to_send) = mpsc::channel(10_000);
         let mut running = JoinSet::new();
         running.spawn(producer.run(to_send));
+        running.spawn(keeper.run());
         let (acks, budget) = (
             ShardAcks::with_lanes(10_000, Checkpoint::TrimHorizon, Lanes::one(0), BTreeMap::new()),
             ByteBudget::new(1 << 30),
@@ -121,14 +125,15 @@ impl Region {
     }
 
     fn letters(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.letters.path().join("dead-letters.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        letters_in(self.letters.path())
     }
 
     /// No more frames: it must end.
     async fn end(mut self) {
         drop(self.frames);
-        tokio::time::timeout(Duration::from_secs(5), self.producer.join_next()).await.unwrap();
+        while tokio::time::timeout(Duration::from_secs(5), self.producer.join_next()).await.unwrap().is_some()
+        {
+        }
     }
 }
 
@@ -239,8 +244,34 @@ async fn a_frame_that_is_refused_for_good_is_set_aside_alone() {
     let letters = region.letters();
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0]["bytes_base64"], "cG9pc29u");
-    assert_eq!(letters[0]["stream"], "stream warmcast in eu-west-1");
+    assert_eq!(
+        (&letters[0]["source"], &letters[0]["stream"]),
+        (&json!("test/eu-west-1"), &json!("warmcast"))
+    );
     assert!(letters[0]["reason"].as_str().unwrap().contains("ValidationException"), "{letters:?}");
+}
+
+#[tokio::test]
+async fn the_keys_of_a_frame_that_is_refused_for_good_are_made_invalid() {
+    let kinesis = FakeKinesis::start([]).await;
+    let change = Change {
+        table: "profiles".into(),
+        key: Bytes::from_static(b"user-1"),
+        position: Position::new(1, "7".parse().unwrap()).unwrap(),
+        kind: ChangeKind::Put,
+        created_ms: 7,
+        payload: Bytes::from_static(b"item"),
+    };
+    let mut builder = FrameBuilder::new();
+    builder.push(&change);
+    let poison = builder.finish(&mut Compressor::new(Compression::None).unwrap()).unwrap();
+    kinesis.refuse(poison.clone());
+    let mut region = Region::start(&kinesis.url, 1).await;
+    region.send(&[poison]).await;
+    region.until_done().await;
+    let landed: Vec<Change> = kinesis.landed().into_iter().flat_map(changes).collect();
+    assert_eq!(landed, [Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change }]);
+    assert_eq!(region.letters().len(), 1);
 }
 
 #[tokio::test]

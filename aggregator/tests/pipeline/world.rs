@@ -49,6 +49,7 @@ pub(crate) fn config(
         checkpoint_interval_ms = 50
         idle_poll_max_ms = 20
         [dead_letters]
+        store = 'directory'
         directory = '{}'
         ",
         directory.display()

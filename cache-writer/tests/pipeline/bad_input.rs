@@ -2,15 +2,16 @@
 
 use prost::Message as _;
 use redis::AsyncCommands as _;
+use warmcast_common::dead_letter::Form;
 use warmcast_proto::change::ChangeKind;
 use warmcast_proto::entry::EntryKind;
 use warmcast_proto::frame::wire::{Change as WireChange, FrameBody, Kind};
-use warmcast_proto::frame::{FRAME_BODY_BYTES_MAX, MAGIC, VERSION, decode};
+use warmcast_proto::frame::{MAGIC, VERSION, decode_change};
 
 use super::world::{CacheWriter, World, change, frame, now_ms, position, put_change, redis_key, shown};
 
 /// A frame of a body as it stands, with a good header.
-fn frame_of(body: &FrameBody) -> Vec<u8> {
+pub(crate) fn frame_of(body: &FrameBody) -> Vec<u8> {
     let body = body.encode_to_vec();
     let mut frame = MAGIC.to_vec();
     frame.extend([VERSION, 0, 0, 0]);
@@ -20,7 +21,7 @@ fn frame_of(body: &FrameBody) -> Vec<u8> {
     frame
 }
 
-fn wire(key: &str, kind: Kind, table: u32) -> WireChange {
+pub(crate) fn wire(key: &str, kind: Kind, table: u32) -> WireChange {
     WireChange {
         table,
         key: key.as_bytes().to_vec().into(),
@@ -49,24 +50,37 @@ async fn records_that_are_no_frames_and_bad_changes_are_set_aside_and_the_shard_
     ];
     let mixed_frame =
         frame_of(&FrameBody { tables: vec!["profiles".to_owned()], changes, ..FrameBody::default() });
-    let mixed = world.put(mixed_frame.clone()).await;
+    let mixed = world.put(mixed_frame).await;
     let last = world.put(frame(&[put_change("a", 1)])).await;
     world.until_checkpoint(&last).await;
     for key in ["before", "between", "after"] {
         assert_eq!(shown(&world.until_entry(key, 9).await), (EntryKind::Tombstone, ""));
     }
     world.until_entry("a", 1).await;
-    for key in ["cut", "bad"] {
-        assert!(world.entry(key).await.is_none(), "{key}");
+    assert!(world.entry("cut").await.is_none());
+    // Of two bad changes of a key, the one whose table is known says that its item is not.
+    assert_eq!(shown(&world.until_entry("bad", 9).await), (EntryKind::Invalid, ""));
+    let letters = world.letters().await;
+    let [first, second, unspecified, elsewhere] = letters.as_slice() else { panic!("{letters:?}") };
+    for ((kept, letter), (position, bytes)) in
+        [(first, (garbage, b"garbage".to_vec())), (second, (truncated, cut))]
+    {
+        let envelope = &kept.envelope;
+        assert_eq!((envelope.origin.position.as_deref(), &*letter.bytes), (Some(&*position), &*bytes));
+        assert_eq!((envelope.form, envelope.index), (Form::KinesisRecord, None));
+        assert_eq!(&*envelope.origin.source, "cache-writer/eu-west-1");
+        assert_eq!(envelope.origin.shard.as_deref(), Some("shardId-000000000000"));
     }
-    let letters = world.letters();
-    let expected = [(garbage, b"garbage".to_vec()), (truncated, cut), (mixed, mixed_frame)];
-    let found: Vec<_> =
-        letters.iter().map(|letter| (letter.sequence.clone(), letter.bytes.clone())).collect();
-    assert_eq!(found, expected, "one letter for each record");
-    assert!(letters.iter().all(|letter| letter.form == "kinesis-record"), "{letters:?}");
-    assert!(letters[2].reason.contains("change 1 of the frame"), "{letters:?}");
-    assert!(letters[2].reason.contains("1 more of its changes"), "{letters:?}");
+    for ((kept, letter), (index, table, reason)) in
+        [(unspecified, (1, Some("profiles"), "unknown kind")), (elsewhere, (3, None, "table index 7"))]
+    {
+        let envelope = &kept.envelope;
+        assert_eq!((envelope.index, envelope.table.as_deref()), (Some(index), table));
+        assert_eq!((envelope.form, envelope.key.as_deref()), (Form::Change, Some(b"bad".as_slice())));
+        assert_eq!(envelope.origin.position.as_deref(), Some(&*mixed));
+        assert!(envelope.reason.contains(reason), "{envelope:?}");
+        assert_eq!(WireChange::decode(&*letter.bytes).unwrap().key, "bad");
+    }
     writer.stop().await;
 }
 
@@ -83,13 +97,14 @@ async fn a_key_that_holds_something_else_keeps_it_and_the_shard_goes_on() {
     world.until_entry("b", 3).await;
     let theirs: Vec<String> = admin.lrange(redis_key("foreign"), 0, -1).await.unwrap();
     assert_eq!(theirs, ["theirs"]);
-    let letters = world.letters();
-    assert_eq!(letters.len(), 1, "{letters:?}");
-    let letter = &letters[0];
-    assert_eq!((letter.form.as_str(), letter.sequence.as_str()), ("frame", "2"));
-    assert!(letter.reason.contains("not an entry"), "{letter:?}");
-    let kept = decode(letter.bytes.clone().into(), FRAME_BODY_BYTES_MAX).unwrap().changes;
-    assert_eq!(kept, [Ok(changes[1].clone())]);
+    let letters = world.letters().await;
+    let [(kept, letter)] = letters.as_slice() else { panic!("{letters:?}") };
+    let envelope = &kept.envelope;
+    assert_eq!((envelope.form, envelope.index), (Form::Change, Some(1)));
+    assert_eq!(envelope.origin.position.as_deref(), Some(&*record));
+    assert!(envelope.reason.contains("not an entry"), "{envelope:?}");
+    let change = decode_change(letter.bytes.to_vec().into(), envelope.table.as_ref().unwrap());
+    assert_eq!(change, Ok(changes[1].clone()));
     writer.stop().await;
 }
 
@@ -107,8 +122,8 @@ async fn an_item_too_large_for_the_cache_is_set_aside_and_its_key_is_invalid() {
     let entry = world.until_entry("a", 2).await;
     assert_eq!((entry.0.kind(), entry.0.position()), (EntryKind::Invalid, position(2)));
     world.until_entry("b", 1).await;
-    let letters = world.letters();
+    let letters = world.letters().await;
     assert_eq!(letters.len(), 1, "{letters:?}");
-    assert!(letters[0].reason.contains("above 1000"), "{letters:?}");
+    assert!(letters[0].0.envelope.reason.contains("above 1000"), "{letters:?}");
     writer.stop().await;
 }

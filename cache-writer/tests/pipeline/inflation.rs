@@ -9,10 +9,10 @@ use warmcast_cache_writer::stats::Stats;
 use warmcast_cache_writer::unpack::{Routed, Unpack};
 use warmcast_common::consumer::ack::ShardAcks;
 use warmcast_common::consumer::{Asked, ByteBudget, Delivery, Processor as _, SequenceNumber, SourceRecord};
-use warmcast_common::dead_letter::{DeadLetterConfig, DeadLetters};
 use warmcast_proto::change::ChangeKind;
 use warmcast_proto::frame::FRAME_BODY_BYTES_MAX;
 
+use super::poison::quarantine;
 use super::world::{CacheWriter, World, change, frame};
 
 const CHANGES: u32 = 10;
@@ -31,15 +31,15 @@ fn bomb(number: u32) -> Vec<u8> {
 
 #[tokio::test]
 async fn no_more_is_inflated_than_the_budget_allows() {
-    let letters = tempfile::tempdir().unwrap();
-    let config = DeadLetterConfig { directory: letters.path().to_owned(), bytes_max: 8 << 20 };
+    let directory = tempfile::tempdir().unwrap();
+    let (quarantine, _keeper) = quarantine(directory.path());
     let inflated = ByteBudget::new(2 * FRAME_BODY_BYTES_MAX);
     let (to_first, first) = mpsc::channel(64);
     let (to_second, second) = mpsc::channel(64);
     let unpack = Unpack {
         reducers: vec![to_first, to_second],
         inflated: inflated.clone(),
-        dead_letters: Arc::new(DeadLetters::open(&config).unwrap()),
+        quarantine,
         stats: Arc::new(Stats::default()),
     };
     let (acks, read) = (ShardAcks::new(100), ByteBudget::new(1 << 20));
@@ -91,5 +91,5 @@ async fn a_budget_of_one_frame_is_enough_for_many_shards() {
         assert_eq!(payload.len(), PAYLOAD_BYTES);
     }
     writer.stop().await;
-    assert!(world.letters().is_empty());
+    assert!(world.letters().await.is_empty());
 }

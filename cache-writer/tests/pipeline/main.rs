@@ -28,4 +28,6 @@ mod bad_input;
 mod outages;
 mod resharding;
 mod inflation;
+mod poison;
+mod redrive;
 mod protocol;

@@ -42,7 +42,7 @@ async fn a_cache_that_stands_still_for_a_while_loses_nothing() {
     world.until_entry("c", 1).await;
     world.until_checkpoint(&last).await;
     writer.stop().await;
-    assert!(world.letters().is_empty());
+    assert!(world.letters().await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +70,7 @@ async fn what_cannot_be_reached_at_the_start_is_named_and_tried_again_at_a_bound
     let file = directory.path().join("cache-writer.toml");
     let closed = format!("http://{closed}");
     let url = format!("redis://:hunter2@127.0.0.1:{}", redis.port);
-    std::fs::write(&file, config_text(&closed, &closed, &url, directory.path())).unwrap();
+    std::fs::write(&file, config_text(&closed, &closed, &url)).unwrap();
     let errors = errors_at_start(env!("CARGO_BIN_EXE_cache-writer"), &file, "hunter2").await;
     for parts in [
         ["the stream cannot be used", "DescribeStreamSummary on stream warmcast", "onnection refused"],

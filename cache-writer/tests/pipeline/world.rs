@@ -1,20 +1,17 @@
 //! A region: its stream, its state table, its cache; and cache-writers that run in this process.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_kinesis::primitives::Blob;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use redis::AsyncCommands as _;
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_cache_writer::Config;
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
+use warmcast_common::dead_letter::{DeadLetterConfig, Filter, Kept, Letter, LetterStore, StoreConfig};
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::entry::{EntryHeader, EntryKind};
 use warmcast_proto::frame::{Compression, Compressor, FrameBuilder};
@@ -35,7 +32,7 @@ pub(crate) struct World {
     pub(crate) kinesis: Kinesis,
     pub(crate) redis: RedisServer,
     pub(crate) admin: redis::aio::MultiplexedConnection,
-    pub(crate) letters: tempfile::TempDir,
+    pub(crate) letters: LetterStore,
 }
 
 /// A cache-writer in this process. Dropping it is its sudden death.
@@ -64,12 +61,13 @@ impl World {
     /// A stream of this many shards with nothing in it.
     pub(crate) async fn new(shards: i32) -> Self {
         let redis = RedisServer::start();
+        let dynamodb = DynamoDb::start().await;
         let world = Self {
-            dynamodb: DynamoDb::start().await,
+            letters: letter_store(dynamodb.client.clone(), true),
+            dynamodb,
             kinesis: Kinesis::start().await,
             admin: redis.admin().await,
             redis,
-            letters: tempfile::tempdir().unwrap(),
         };
         world.kinesis.create_stream(STREAM, shards).await;
         world
@@ -77,7 +75,7 @@ impl World {
 
     /// Short intervals.
     pub(crate) fn config(&self) -> Config {
-        let text = config_text(&self.kinesis.url, &self.dynamodb.url, &self.redis.url(), self.letters.path());
+        let text = config_text(&self.kinesis.url, &self.dynamodb.url, &self.redis.url());
         read(Document::parse(&text).unwrap()).unwrap()
     }
 
@@ -121,34 +119,43 @@ impl World {
         .await;
     }
 
-    /// The dead letters, oldest first.
-    pub(crate) fn letters(&self) -> Vec<Letter> {
-        let text =
-            std::fs::read_to_string(self.letters.path().join("dead-letters.jsonl")).unwrap_or_default();
-        text.lines().map(Letter::read).collect()
+    /// The dead letters, in the order of their positions and indexes.
+    pub(crate) async fn letters(&self) -> Vec<(Kept, Letter)> {
+        letters(&self.letters).await
     }
 }
 
-/// A dead letter.
-#[derive(Debug)]
-pub(crate) struct Letter {
-    pub(crate) sequence: String,
-    pub(crate) reason: String,
-    pub(crate) form: String,
-    pub(crate) bytes: Vec<u8>,
+/// Everything in a store, in the order of positions and indexes.
+pub(crate) async fn letters(store: &LetterStore) -> Vec<(Kept, Letter)> {
+    let (mut found, mut from) = (Vec::new(), None);
+    loop {
+        let page = store.list(&Filter::default(), from.as_deref()).await.unwrap();
+        for kept in page.letters {
+            found.push(store.get(kept.id).await.unwrap().expect("a letter that is listed"));
+        }
+        match page.next {
+            Some(next) => from = Some(next),
+            None => break,
+        }
+    }
+    // Numbers of more digits than any integer type has.
+    let order = |kept: &Kept| {
+        let position = kept.envelope.origin.position.clone().unwrap();
+        (position.len(), position, kept.envelope.index)
+    };
+    found.sort_by_key(|(kept, _)| order(kept));
+    found
 }
 
-impl Letter {
-    fn read(line: &str) -> Self {
-        let value: Value = serde_json::from_str(line).unwrap();
-        let text = |name: &str| value[name].as_str().unwrap().to_owned();
-        let bytes = BASE64_STANDARD.decode(text("bytes_base64")).unwrap();
-        Self { sequence: text("sequence"), reason: text("reason"), form: text("form"), bytes }
-    }
+/// The table in which the daemon keeps its letters by default.
+pub(crate) fn letter_store(dynamodb: aws_sdk_dynamodb::Client, create: bool) -> LetterStore {
+    let table = "state-dead-letters".to_owned();
+    let store = StoreConfig::Table { table, create, retention: Duration::from_secs(86_400) };
+    LetterStore::open(&DeadLetterConfig { store }, dynamodb).unwrap()
 }
 
 /// A configuration with short intervals.
-pub(crate) fn config_text(kinesis: &str, dynamodb: &str, redis: &str, directory: &Path) -> String {
+pub(crate) fn config_text(kinesis: &str, dynamodb: &str, redis: &str) -> String {
     format!(
         "worker_id = 'w1'
         [kinesis]
@@ -173,12 +180,9 @@ pub(crate) fn config_text(kinesis: &str, dynamodb: &str, redis: &str, directory:
         heartbeat_interval_ms = 100
         checkpoint_interval_ms = 50
         idle_poll_max_ms = 20
-        [dead_letters]
-        directory = '{}'
         [log]
         format = 'json'
-        ",
-        directory.display()
+        "
     )
 }
 

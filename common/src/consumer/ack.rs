@@ -229,6 +229,15 @@ impl Ack {
         lanes.iter().map(ack).collect()
     }
 
+    /// The same, of a record of which something is to be done beside: it is done when the lanes have it and the ack
+    /// that is given back is done.
+    pub fn route_beside(self, lanes: &[Lanes]) -> (Vec<LaneAck>, Ack) {
+        let all = lanes.iter().fold(Lanes::NONE, |all, of| all.or(*of));
+        let routed = self.shared.state.lock().window.route_beside(self.number, all);
+        let ack = |of: &Lanes| LaneAck::new(Arc::clone(&self.shared), self.number, of.and(routed));
+        (lanes.iter().map(ack).collect(), self)
+    }
+
     /// The record holds more bytes from now on, until it is done: it was inflated.
     pub fn hold(&self, permit: BytePermit) {
         self.shared.state.lock().window.hold(self.number, permit);
@@ -284,6 +293,39 @@ mod tests {
         );
         assert_eq!(budget.bytes_in_use(), 0);
         assert!(acks.settled().await);
+    }
+
+    #[tokio::test]
+    async fn a_record_with_something_to_do_beside_is_done_when_that_and_every_lane_are() {
+        for beside_first in [true, false] {
+            let lanes = Lanes::first(2);
+            let acks = ShardAcks::with_lanes(10, Checkpoint::TrimHorizon, lanes, BTreeMap::new());
+            let budget = ByteBudget::new(100);
+            let (mut of_lanes, beside) = track(&acks, &budget, 1).await.route_beside(&[lanes]);
+            let of_lanes = of_lanes.pop().unwrap();
+            let (mut beside, mut of_lanes) = (Some(beside), Some(of_lanes));
+            for is_beside in [beside_first, !beside_first] {
+                assert_eq!((acks.status().checkpoint, acks.status().pending), (None, 1));
+                if is_beside {
+                    beside.take().into_iter().for_each(Ack::done);
+                } else {
+                    of_lanes.take().into_iter().for_each(LaneAck::done);
+                }
+            }
+            assert_eq!((acks.status().checkpoint, acks.status().pending), (Some(n(1)), 0));
+            assert_eq!(budget.bytes_in_use(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_to_be_done_beside_and_is_lost_loses_the_record() {
+        let acks = ShardAcks::with_lanes(10, Checkpoint::TrimHorizon, Lanes::one(0), BTreeMap::new());
+        let budget = ByteBudget::new(100);
+        let (of_lanes, beside) = track(&acks, &budget, 1).await.route_beside(&[Lanes::one(0)]);
+        drop(beside);
+        of_lanes.into_iter().for_each(LaneAck::done);
+        assert!(acks.status().lost);
+        assert_eq!(acks.status().checkpoint, None);
     }
 
     #[tokio::test]

@@ -68,6 +68,8 @@ struct Slot {
     parts: u32,
     /// The lanes that it waits for.
     lanes: Lanes,
+    /// It goes to its lanes, whatever becomes of its parts.
+    routed: bool,
     /// What it weighs.
     bytes: usize,
     /// A part was lost: the record will never be done here, and no checkpoint may pass it.
@@ -127,6 +129,7 @@ impl AckWindow {
             arrived_ms,
             parts: 1,
             lanes,
+            routed: false,
             bytes,
             lost: false,
             permits: vec![permit],
@@ -146,9 +149,17 @@ impl AckWindow {
     /// It is known what becomes of record `number`: it goes to `lanes`, of those that it still waits for, and to no
     /// other. Returns these. It must not have been split.
     pub fn route(&mut self, number: u64, lanes: Lanes) -> Lanes {
+        if let Some(slot) = self.slot(number) {
+            debug_assert!(slot.parts == 1, "a record is routed once and whole");
+            slot.parts = 0;
+        }
+        self.route_beside(number, lanes)
+    }
+
+    /// The same, and its one part stays to be done beside.
+    pub fn route_beside(&mut self, number: u64, lanes: Lanes) -> Lanes {
         let Some(slot) = self.slot(number) else { return Lanes::NONE };
-        debug_assert!(slot.parts == 1, "a record is routed once and whole");
-        slot.parts = 0;
+        slot.routed = true;
         let (routed, others) = (slot.lanes.and(lanes), slot.lanes.without(lanes));
         self.take_off(number, others);
         self.advance();
@@ -277,7 +288,7 @@ impl AckWindow {
         slot.parts = slot.parts.saturating_sub(1);
         slot.lost |= lost;
         slot.give_back();
-        let is_whole = slot.parts == 0;
+        let is_whole = slot.parts == 0 && !slot.routed;
         if is_whole {
             // Nothing of it is on its way to any lane.
             self.take_off(number, Lanes::first(LANES_MAX));

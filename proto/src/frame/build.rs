@@ -273,6 +273,15 @@ pub fn change_len(change: &Change) -> usize {
     delimited_len(change.table.len()) + delimited_len(content_len(change, 0))
 }
 
+/// The change by itself, outside of a frame and without its table's name: a `Change` of the schema, for where single
+/// changes are kept. [`super::decode_change`] reads it.
+#[must_use]
+pub fn encode_change(change: &Change) -> Bytes {
+    let mut content = Vec::with_capacity(content_len(change, 0));
+    put_content(&mut content, change, 0);
+    content.into()
+}
+
 /// The length of the change's own fields; a field that has its default value is not written.
 fn content_len(change: &Change, table: usize) -> usize {
     varint_field_len(table as u64)

@@ -129,6 +129,39 @@ pub struct ChangeError {
     pub index: usize,
     /// What is wrong with it.
     pub reason: ChangeErrorReason,
+    /// What is left of it.
+    pub remains: Box<Remains>,
+}
+
+/// What is left of a change that cannot be read: its bytes, and what can be read of whose they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// The change as the frame has it: a `Change` of the schema. [`decode_change`] reads it with its table's name.
+    pub content: Bytes,
+    /// Its table's name, if the frame has it.
+    pub table: Option<Arc<str>>,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its position, if that is a position.
+    pub position: Option<Position>,
+    /// When it was made, in milliseconds since the Unix epoch; 0 if that cannot be read.
+    pub created_ms: u64,
+}
+
+impl Remains {
+    /// What can still be said of the change: the state of its key is not known. `None` where the key or the position
+    /// is not known either.
+    #[must_use]
+    pub fn invalidation(&self) -> Option<Change> {
+        Some(Change {
+            table: self.table.clone()?,
+            key: self.key.clone()?,
+            position: self.position?,
+            kind: ChangeKind::Invalidate,
+            created_ms: self.created_ms,
+            payload: Bytes::new(),
+        })
+    }
 }
 
 /// What is wrong with a change.
@@ -175,8 +208,13 @@ pub fn decode(frame: Bytes, body_bytes_max: usize) -> Result<Frame, FrameError> 
     }
     let body = inflate(stored_body, header, body_bytes_max)?;
     let fields = split(body)?;
-    let decode_at = |(index, content)| {
-        decode_change(content, &fields.tables).map_err(|reason| ChangeError { index, reason })
+    let decode_at = |(index, content): (usize, Bytes)| {
+        let change = read_change(content.clone(), |index| table_at(&fields.tables, index));
+        change.map_err(|reason| ChangeError {
+            index,
+            reason,
+            remains: Box::new(remains(content, &fields.tables)),
+        })
     };
     let changes = fields.changes.into_iter().enumerate().map(decode_at).collect();
     Ok(Frame { watermark_ms: fields.watermark_ms, read_ms: fields.read_ms, changes })
@@ -254,7 +292,19 @@ fn take_delimited(body: &mut Bytes) -> Result<Bytes, FrameError> {
     }
 }
 
-fn decode_change(content: Bytes, tables: &[Arc<str>]) -> Result<Change, ChangeErrorReason> {
+/// Reads a change that stands alone, as [`super::encode_change`] and [`Remains::content`] have it. It is a change of this
+/// table, whatever number its frame had for it.
+///
+/// # Errors
+/// The bytes are not a change that this version can read.
+pub fn decode_change(content: Bytes, table: &Arc<str>) -> Result<Change, ChangeErrorReason> {
+    read_change(content, |_| Ok(Arc::clone(table)))
+}
+
+fn read_change(
+    content: Bytes,
+    table_at: impl FnOnce(u32) -> Result<Arc<str>, ChangeErrorReason>,
+) -> Result<Change, ChangeErrorReason> {
     let wire = generated::Change::decode(content)?;
     let kind = match wire.kind() {
         generated::Kind::Put => ChangeKind::Put,
@@ -264,17 +314,54 @@ fn decode_change(content: Bytes, tables: &[Arc<str>]) -> Result<Change, ChangeEr
         // What the enum does not know reads as unspecified.
         generated::Kind::Unspecified => return Err(ChangeErrorReason::UnknownKind { kind: wire.kind }),
     };
-    let table = usize::try_from(wire.table)
-        .ok()
-        .and_then(|index| tables.get(index))
-        .ok_or(ChangeErrorReason::TableIndex { table: wire.table, tables: tables.len() })?;
+    let table = table_at(wire.table)?;
     let position = Position::new(wire.generation, Sequence::from_be_bytes(&wire.sequence)?)?;
-    Ok(Change {
-        table: Arc::clone(table),
-        key: wire.key,
-        position,
-        kind,
-        created_ms: wire.created_ms,
-        payload: wire.payload,
-    })
+    Ok(Change { table, key: wire.key, position, kind, created_ms: wire.created_ms, payload: wire.payload })
+}
+
+fn table_at(tables: &[Arc<str>], index: u32) -> Result<Arc<str>, ChangeErrorReason> {
+    let found = usize::try_from(index).ok().and_then(|index| tables.get(index));
+    found.cloned().ok_or(ChangeErrorReason::TableIndex { table: index, tables: tables.len() })
+}
+
+/// What can be told of a bad change: nothing unless its bytes are fields to their end, because what was cut off may
+/// have been the key's last byte.
+fn remains(content: Bytes, tables: &[Arc<str>]) -> Remains {
+    let mut remains = Remains { content: content.clone(), ..Remains::default() };
+    if let Ok(fields) = ChangeFields::split(content) {
+        remains.table = u32::try_from(fields.table).ok().and_then(|index| table_at(tables, index).ok());
+        let sequence = Sequence::from_be_bytes(&fields.sequence).ok();
+        let generation = u32::try_from(fields.generation).ok();
+        remains.position = generation.zip(sequence).and_then(|(g, s)| Position::new(g, s).ok());
+        remains.created_ms = fields.created_ms;
+        remains.key = fields.key;
+    }
+    remains
+}
+
+/// The fields that say whose change it is. One that is there in another form than the schema's is passed over.
+#[derive(Default)]
+struct ChangeFields {
+    table: u64,
+    key: Option<Bytes>,
+    generation: u64,
+    sequence: Bytes,
+    created_ms: u64,
+}
+
+impl ChangeFields {
+    fn split(mut content: Bytes) -> Result<Self, FrameError> {
+        let mut fields = Self::default();
+        while content.has_remaining() {
+            match decode_key(&mut content)? {
+                (1, WireType::Varint) => fields.table = decode_varint(&mut content)?,
+                (2, WireType::LengthDelimited) => fields.key = Some(take_delimited(&mut content)?),
+                (3, WireType::Varint) => fields.generation = decode_varint(&mut content)?,
+                (4, WireType::LengthDelimited) => fields.sequence = take_delimited(&mut content)?,
+                (6, WireType::Varint) => fields.created_ms = decode_varint(&mut content)?,
+                (tag, wire_type) => skip_field(wire_type, tag, &mut content, DecodeContext::default())?,
+            }
+        }
+        Ok(fields)
+    }
 }

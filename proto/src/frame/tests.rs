@@ -427,10 +427,15 @@ fn a_bad_change_leaves_its_neighbours_readable() {
     .encode_to_vec();
     // A change whose bytes are no message: a key that says it is longer than the change.
     body.extend_from_slice(b"\x12\x02\x12\x7f");
+    // One whose kind has another type than the schema's, and all else is in order.
+    let mut odd = encode_change(&good).to_vec();
+    odd.extend_from_slice(b"\x2a\x01x");
+    body.extend_from_slice(&[0x12, odd.len().try_into().unwrap()]);
+    body.extend_from_slice(&odd);
     let frame = frame_around(StoredCompression::None, body.len().try_into().unwrap(), &body);
 
     let decoded = decode(frame, MAX).unwrap().changes;
-    assert_eq!(decoded.len(), 10);
+    assert_eq!(decoded.len(), 11);
     for (index, change) in decoded.into_iter().enumerate() {
         let reason = match change {
             Ok(change) => {
@@ -440,6 +445,19 @@ fn a_bad_change_leaves_its_neighbours_readable() {
             }
             Err(error) => {
                 assert_eq!(error.index, index);
+                let remains = error.remains;
+                let known = (remains.table.is_some(), remains.key.is_some(), remains.position.is_some());
+                let expected = match index {
+                    1 | 2 | 10 => (true, true, true),
+                    3 => (false, true, true),
+                    4..=7 => (true, true, false),
+                    _ => (false, false, false),
+                };
+                assert_eq!(known, expected, "change {index}");
+                let payload = Bytes::new();
+                let invalid = Change { kind: ChangeKind::Invalidate, payload, ..good.clone() };
+                let invalidation = (known == (true, true, true)).then_some(invalid);
+                assert_eq!(remains.invalidation(), invalidation, "change {index}");
                 error.reason
             }
         };
@@ -449,10 +467,33 @@ fn a_bad_change_leaves_its_neighbours_readable() {
             3 => matches!(reason, ChangeErrorReason::TableIndex { table: 1, tables: 1 }),
             4..=6 => matches!(reason, ChangeErrorReason::Sequence(_)),
             7 => matches!(reason, ChangeErrorReason::Position(_)),
-            9 => matches!(reason, ChangeErrorReason::Protobuf(_)),
+            9 | 10 => matches!(reason, ChangeErrorReason::Protobuf(_)),
             _ => false,
         };
         assert!(expected, "change {index}: {reason}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_change_by_itself_reads_as_it_was_written(change in any_change()) {
+        prop_assert_eq!(decode_change(encode_change(&change), &change.table), Ok(change));
+    }
+
+    #[test]
+    fn bytes_that_are_no_change_are_an_error_or_a_change_and_never_a_panic(
+        content in prop::collection::vec(any::<u8>(), 0..60)
+    ) {
+        let mut body = vec![0x0a, 1, b't', 0x12, content.len().try_into().unwrap()];
+        body.extend_from_slice(&content);
+        let frame = frame_around(StoredCompression::None, body.len().try_into().unwrap(), &body);
+        let change = decode(frame, MAX).unwrap().changes.remove(0);
+        let alone = decode_change(content.into(), &"t".into());
+        match change {
+            Ok(change) => prop_assert_eq!(alone, Ok(change)),
+            // A table that the frame does not have is no error where the table is given.
+            Err(error) => prop_assert!(alone.is_err() || error.remains.table.is_none()),
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The daemons' configuration files, as far as the sandbox sets anything.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -18,7 +17,6 @@ pub(super) struct AggregatorConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) watermark: Option<Watermark>,
     pub(super) batch: Batch,
-    pub(super) dead_letters: DeadLetters,
     pub(super) log: LogConfig,
 }
 
@@ -39,7 +37,6 @@ pub(super) struct CacheWriterConfig {
     pub(super) state: State,
     pub(super) redis: RedisConfig,
     pub(super) worker: WorkerTiming,
-    pub(super) dead_letters: DeadLetters,
     pub(super) log: LogConfig,
 }
 
@@ -101,11 +98,6 @@ pub(super) struct Batch {
 #[derive(Serialize)]
 pub(super) struct Watermark {
     pub(super) interval_ms: u64,
-}
-
-#[derive(Serialize)]
-pub(super) struct DeadLetters {
-    pub(super) directory: PathBuf,
 }
 
 #[derive(Serialize)]

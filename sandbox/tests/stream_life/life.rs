@@ -318,6 +318,7 @@ impl Life {
             buckets = 16
             linger_ms = 5
             [dead_letters]
+            store = "directory"
             directory = "{}"
             [log]
             format = "json"
