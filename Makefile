@@ -10,7 +10,7 @@ SETUP := sandbox/setup.sh
 DENY := .tools/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet bench-reader bench-bytes test lint fmt
+.PHONY: help demo fleet regions bench-reader bench-bytes test lint fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,11 @@ fleet: ## A fleet of aggregators over 5,000 shards, measured: start, losses, cos
 	@$(SETUP) compiler
 	@$(CARGO) build --locked --release --workspace --bins
 	@target/release/sandbox fleet $(ARGS)
+
+regions: ## One of four regions is gone under load: what the others notice, and how it catches up. About 6 minutes.
+	@$(SETUP) compiler
+	@$(CARGO) build --locked --release --workspace --bins
+	@target/release/sandbox regions $(ARGS)
 
 bench-reader: ## The bidders' Reader beside a plain Redis client, on one server. About 2 minutes.
 	@$(SETUP) compiler redis

@@ -11,6 +11,7 @@ use warmcast_sandbox::bidder::{BidderCommand, BidderOptions, OnMiss};
 use warmcast_sandbox::demo::DemoOptions;
 use warmcast_sandbox::dynamodb::Flavour;
 use warmcast_sandbox::fleet::{FleetOptions, Scenario};
+use warmcast_sandbox::regions::{self, RegionKind, RegionsOptions, RigOptions};
 use warmcast_sandbox::report::Output;
 use warmcast_sandbox::screen::Mode;
 use warmcast_sandbox::workload::WorkloadOptions;
@@ -39,7 +40,19 @@ pub(crate) enum Command {
     },
     /// Measure a fleet of aggregators over thousands of shards: its start, losses, costs and restarts.
     Fleet(FleetArgs),
+    /// Let one of several regions fail under load, and judge what the others notice and how it catches up.
+    #[command(after_help = REGIONS_EXAMPLES)]
+    Regions(RegionsArgs),
 }
+
+const REGIONS_EXAMPLES: &str = "\
+Examples:
+  sandbox regions                                      one of four regions is gone for three minutes
+  sandbox regions --scenario outage-kill               and the aggregator is killed meanwhile
+  sandbox regions --scenario throttle --output json    one region takes a tenth of what it should
+  sandbox regions --kind full --rate 2000 --outage-s 30
+
+Exit code 0: every target met. 1: the verdict is FAIL, or there is none. 130: interrupted.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -331,6 +344,85 @@ impl FleetArgs {
             records_per_second: self.records_per_second,
             loaded_shards: self.loaded_shards,
             image_bytes: self.image_bytes,
+            output: self.output,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegionsArgs {
+    /// What happens.
+    #[arg(long, value_enum, default_value_t)]
+    scenario: regions::Scenario,
+    /// Target regions, 2 to 8; the last is the one that fails.
+    #[arg(long, default_value_t = 4)]
+    regions: usize,
+    /// How much of them is real.
+    #[arg(long, value_enum, default_value_t)]
+    kind: RegionKind,
+    /// Updates a second.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
+    /// How long to watch before anything fails.
+    #[arg(long, default_value_t = 30)]
+    baseline_s: u64,
+    /// How long the region is gone.
+    #[arg(long, default_value_t = 180)]
+    outage_s: u64,
+    /// How long it throttles.
+    #[arg(long, default_value_t = 60)]
+    throttle_s: u64,
+    /// Rows of the table.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    keys: u32,
+    /// Bytes of a row. The script keeps every update: a million of 200 bytes take about 700 MB.
+    #[arg(long, default_value_t = 200)]
+    image_bytes: usize,
+    /// Shards of the table's stream.
+    #[arg(long, default_value_t = 24)]
+    table_shards: usize,
+    /// Shards of each region's stream.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    target_shards: u32,
+    /// The aggregator's queue.bytes_max.
+    #[arg(long, default_value_t = 256 << 20)]
+    queue_bytes_max: u64,
+    /// The aggregator's parking.after_ms: how long a region may stall a shard before it is parked.
+    #[arg(long, default_value_t = 15_000)]
+    park_after_ms: u64,
+    /// What else the aggregator is told, as by its own flag: batch.linger_ms=50.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Seed of the keys.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl RegionsArgs {
+    pub(crate) fn options(self) -> RegionsOptions {
+        let rig = RigOptions {
+            kind: self.kind,
+            table_shards: self.table_shards,
+            target_shards: self.target_shards,
+            keys: self.keys,
+            image_bytes: self.image_bytes,
+            settings: self.settings,
+            seed: self.seed,
+            ..RigOptions::default()
+        };
+        RegionsOptions {
+            scenario: self.scenario,
+            regions: self.regions,
+            rate: self.rate,
+            baseline: Duration::from_secs(self.baseline_s),
+            outage: Duration::from_secs(self.outage_s),
+            throttle: Duration::from_secs(self.throttle_s),
+            park_after: Duration::from_millis(self.park_after_ms),
+            queue_bytes_max: self.queue_bytes_max,
+            rig,
             output: self.output,
         }
     }

@@ -39,6 +39,13 @@ pub fn kinesis(url: &str, region: &str) -> aws_sdk_kinesis::Client {
     aws_sdk_kinesis::Client::new(&config(url, region))
 }
 
+/// The same for callers that send again by themselves what failed, or look at the failure.
+#[must_use]
+pub fn kinesis_without_retries(url: &str, region: &str) -> aws_sdk_kinesis::Client {
+    let config = config(url, region).into_builder().retry_config(RetryConfig::disabled()).build();
+    aws_sdk_kinesis::Client::new(&config)
+}
+
 fn config(url: &str, region: &str) -> SdkConfig {
     let credentials = Credentials::new(CREDENTIAL, CREDENTIAL, None, None, "sandbox");
     SdkConfig::builder()

@@ -71,6 +71,7 @@ pub struct Daemon {
     name: String,
     program: &'static str,
     config: PathBuf,
+    settings: Vec<String>,
     state_table: String,
     log: Arc<Log>,
     process: Option<Process>,
@@ -97,6 +98,7 @@ impl Daemon {
             timing: timing.worker,
             watermark_interval_ms: timing.watermark_interval_ms,
             stats_interval_ms: STATS_INTERVAL_MS,
+            settings: Vec::new(),
         };
         Self::new_aggregator("aggregator", directory, dynamodb, tables, regions, worker)
     }
@@ -140,7 +142,8 @@ impl Daemon {
             batch: Batch { buckets: BUCKETS, linger_ms: LINGER_MS },
             log: LogConfig { stats_interval_ms: worker.stats_interval_ms, ..LogConfig::default() },
         };
-        Self::new(name.to_owned(), "aggregator", directory, &config, state_table)
+        let daemon = Self::new(name.to_owned(), "aggregator", directory, &config, state_table)?;
+        Ok(Self { settings: worker.settings, ..daemon })
     }
 
     /// A cache-writer of a region.
@@ -180,7 +183,8 @@ impl Daemon {
         let path = directory.join(format!("{name}.toml"));
         std::fs::write(&path, text).map_err(files)?;
         let log = Log::create(&name, directory).map_err(files)?;
-        Ok(Self { name, program, config: path, state_table, log, process: None })
+        let settings = Vec::new();
+        Ok(Self { name, program, config: path, settings, state_table, log, process: None })
     }
 
     /// Starts it, or starts it again with the same configuration. A running one is left alone.
@@ -191,6 +195,9 @@ impl Daemon {
         if self.process.is_none() {
             let mut command = Command::new(find_binary(self.program)?);
             command.arg("run").arg("--config").arg(&self.config);
+            for setting in &self.settings {
+                command.arg("--set").arg(setting);
+            }
             // The configuration file alone decides: the caller's AWS_* and the like must not reach a daemon.
             command.env_clear();
             for kept in ["PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE"] {
@@ -355,6 +362,8 @@ pub struct FleetWorker {
     pub watermark_interval_ms: Option<u64>,
     /// Pause between two reports of its counters.
     pub stats_interval_ms: u64,
+    /// What else it is told, in the words of its flag `--set`: `queue.bytes_max=16777216`.
+    pub settings: Vec<String>,
 }
 
 /// How fast a world's daemons work together.

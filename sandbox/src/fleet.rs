@@ -5,7 +5,6 @@
 //! which shard is what the fake sees: each worker signs with a key of its own. Nothing that a worker says of itself
 //! is believed.
 
-mod state;
 mod rig;
 mod load;
 mod start;
@@ -20,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoints::CheckError;
 use crate::daemon::DaemonError;
-use crate::dynamodb::DynamoDbError;
 use crate::kinesis::KinesisError;
+use crate::master::MasterError;
 use crate::process::ProcessError;
 use crate::report::{Output, Report};
 use crate::streams::ScriptError;
@@ -83,9 +82,6 @@ pub struct FleetOptions {
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    /// The embedded DynamoDB.
-    #[error(transparent)]
-    DynamoDb(#[from] DynamoDbError),
     /// A look into the state table.
     #[error("cannot read the state table: {0}")]
     State(#[from] dynoxide::DynoxideError),
@@ -95,9 +91,9 @@ pub enum FleetError {
     /// The fake of DynamoDB Streams.
     #[error(transparent)]
     Script(#[from] ScriptError),
-    /// The table's stream and the fake's are not the same.
-    #[error("cannot make the fake's stream that of the table: {0}")]
-    Stream(String),
+    /// The table and its stream.
+    #[error(transparent)]
+    Master(#[from] MasterError),
     /// A worker could not be started.
     #[error(transparent)]
     Daemon(#[from] DaemonError),

@@ -58,6 +58,12 @@ impl Stats {
         value(&self.ended).saturating_add(value(&self.current))
     }
 
+    /// What the current run reported last, for what is no counter; `None` when it has not named it yet.
+    #[must_use]
+    pub fn now(&self, gauge: &str) -> Option<u64> {
+        self.current.get(gauge).copied()
+    }
+
     /// Whether the current run has reported at all.
     #[must_use]
     pub fn is_reported(&self) -> bool {
@@ -260,6 +266,7 @@ mod tests {
         log.push(stats(2));
         assert_eq!(log.stats().total("changes_applied"), 9);
         assert_eq!(log.stats().total("unknown"), 0);
+        assert_eq!((log.stats().now("lag_ms"), log.stats().now("unknown")), (Some(3), None));
         assert!(log.tail().is_empty(), "statistics stay out of the tail");
     }
 

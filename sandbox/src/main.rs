@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use warmcast_sandbox::bench::{self, BenchError};
 use warmcast_sandbox::demo::{self, DemoError};
 use warmcast_sandbox::fleet::{self, FleetError};
+use warmcast_sandbox::regions::{self, RegionsError};
 use warmcast_sandbox::{bidder, up};
 
 use args::{Bench, Cli, Command};
@@ -84,6 +85,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
             Ok(_) => Ok(ExitCode::FAILURE),
             Err(error @ FleetError::Interrupted) => {
+                tracing::error!("{error}");
+                Ok(ExitCode::from(130))
+            }
+            Err(error) => Err(error.into()),
+        },
+        Command::Regions(args) => match regions::run(args.options(), stop).await {
+            Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
+            Ok(_) => Ok(ExitCode::FAILURE),
+            Err(error @ RegionsError::Interrupted) => {
                 tracing::error!("{error}");
                 Ok(ExitCode::from(130))
             }

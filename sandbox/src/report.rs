@@ -32,7 +32,7 @@ pub enum Target {
 
 impl Target {
     /// Whether it is met; no value meets any.
-    fn is_met_by(self, value: f64) -> bool {
+    pub(crate) fn is_met_by(self, value: f64) -> bool {
         match self {
             Self::AtMost(most) => value <= most,
             Self::AtLeast(least) => value >= least,
@@ -115,6 +115,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Promises that were broken, whatever the speed: records lost, leases without an owner.
     pub violations: Vec<String>,
+    /// What was seen from second to second, where that is told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seconds: Vec<serde_json::Value>,
     #[serde(skip)]
     output: Output,
     #[serde(skip)]
@@ -132,6 +135,7 @@ impl Report {
             figures: Vec::new(),
             notes: Vec::new(),
             violations: Vec::new(),
+            seconds: Vec::new(),
             output,
             scenario: String::new(),
         };
@@ -189,6 +193,26 @@ impl Report {
     /// The output is closed.
     pub fn progress(&self, run: usize, took: Duration) -> io::Result<()> {
         self.print(&format!("  (run {}: {} s)", run + 1, number(took.as_secs_f64())))
+    }
+
+    /// Tells what is going on; it is no part of the report.
+    ///
+    /// # Errors
+    /// The output is closed.
+    pub fn line(&self, line: &str) -> io::Result<()> {
+        self.print(&format!("  {line}"))
+    }
+
+    /// Tells what was seen in a second, in words and for machines.
+    ///
+    /// # Errors
+    /// The output is closed.
+    pub fn second(&mut self, line: &str, seen: &impl Serialize) -> io::Result<()> {
+        self.line(line)?;
+        if self.output == Output::Json {
+            self.seconds.push(serde_json::to_value(seen)?);
+        }
+        Ok(())
     }
 
     /// Adds a note.

@@ -33,7 +33,7 @@ const CANARY_KEY: &str = "sandbox-canary";
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Names for as many regions as a sandbox may have.
-const REGION_NAMES: [&str; 8] = [
+pub(crate) const REGION_NAMES: [&str; 8] = [
     "eu-west-1",
     "ap-northeast-1",
     "us-west-2",
@@ -59,6 +59,8 @@ pub struct WorldOptions {
     pub timing: DaemonTiming,
     /// Whether the daemons reach DynamoDB Streams and Kinesis by relays that can be closed.
     pub relays: bool,
+    /// Whether the aggregator reaches each region's Kinesis by a proxy with faults. The cache-writers read directly.
+    pub fault_proxies: bool,
 }
 
 impl Default for WorldOptions {
@@ -70,6 +72,7 @@ impl Default for WorldOptions {
             kinesis_shards: 2,
             timing: DaemonTiming::default(),
             relays: false,
+            fault_proxies: false,
         }
     }
 }

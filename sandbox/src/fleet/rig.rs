@@ -5,17 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::DisplayErrorContext;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::state::MeteredDynamoDb;
 use super::{FleetError, FleetOptions};
-use crate::clients;
 use crate::daemon::{Daemon, Endpoint, FleetWorker, STREAM, WorkerTiming};
-use crate::dynamodb::{MASTER_REGION, create_table};
+use crate::dynamodb::MASTER_REGION;
 use crate::kinesis::Kinesis;
+use crate::master;
+use crate::metered::MeteredDynamoDb;
 use crate::streams::{FakeStreams, FakeStreamsServer, Operation, Options};
 use crate::usage::Usage;
 
@@ -90,6 +89,7 @@ impl Rig {
                     },
                     watermark_interval_ms: None,
                     stats_interval_ms: STATS_INTERVAL_MS,
+                    settings: Vec::new(),
                 };
                 let master = Endpoint::new(MASTER_REGION, &dynamodb.url()).signed_by(&worker_id);
                 let region = Endpoint::new(TARGET_REGION, &kinesis.url());
@@ -316,33 +316,12 @@ fn worker_id(number: usize) -> String {
     format!("worker-{number}")
 }
 
-/// The fake with a stream that has the ARN which the database tells of the table.
 async fn start_streams(
     options: &FleetOptions,
     dynamodb_url: &str,
 ) -> Result<(FakeStreamsServer, String), FleetError> {
-    let client = clients::dynamodb(dynamodb_url, MASTER_REGION);
-    create_table(&client, TABLE, KEY).await?;
-    let described = client.describe_table().table_name(TABLE).send().await;
-    let described = described.map_err(|error| FleetError::Stream(DisplayErrorContext(error).to_string()))?;
-    let arn = described.table.and_then(|table| table.latest_stream_arn).unwrap_or_default();
-    // arn:aws:dynamodb:REGION:ACCOUNT:table/TABLE/stream/LABEL; the label has colons.
-    let parts: Vec<&str> = arn.splitn(6, ':').collect();
-    let [_, _, _, region, account, resource] = parts.as_slice() else {
-        return Err(FleetError::Stream(format!("the table has the stream {arn:?}")));
-    };
-    let label = resource.rsplit('/').next().unwrap_or_default();
-    let streams = FakeStreams::start(Options {
-        region: (*region).to_owned(),
-        account: (*account).to_owned(),
-        describes_per_second: Some(DESCRIBES_PER_SECOND),
-        ..Options::default()
-    })
-    .await?;
-    let made = streams.streams().create_stream(TABLE, Some(label))?;
-    if made != arn {
-        return Err(FleetError::Stream(format!("the table has {arn}, the fake {made}")));
-    }
+    let limits = Options { describes_per_second: Some(DESCRIBES_PER_SECOND), ..Options::default() };
+    let (streams, arn) = master::start_table(TABLE, KEY, dynamodb_url, limits).await?;
     streams.streams().grow(&arn, options.live, options.generations)?;
     Ok((streams, arn))
 }

@@ -4,17 +4,23 @@ use std::io;
 use std::path::Path;
 
 use crate::daemon::{CacheWriterPlan, Daemon, DaemonError, Endpoint, STREAM};
+use crate::faults::FaultProxy;
 use crate::kinesis::Kinesis;
+use crate::process::ProcessError;
 use crate::redis_server::RedisServer;
 use crate::relay::Relay;
 
 use super::{WorldError, WorldOptions};
+
+/// Every run with the same faults has the same dice.
+const FAULTS_SEED: u64 = 1;
 
 /// One target region.
 #[derive(Debug)]
 pub struct Region {
     pub(super) cache_writer: Daemon,
     plan: CacheWriterPlan,
+    faults: Option<FaultProxy>,
     relays: Option<KinesisRelays>,
     pub(super) redis: RedisServer,
     pub(super) kinesis: Kinesis,
@@ -49,7 +55,7 @@ impl KinesisRelays {
 }
 
 impl Region {
-    pub(super) async fn start(
+    pub(crate) async fn start(
         name: &str,
         options: &WorldOptions,
         master: &Endpoint,
@@ -58,6 +64,9 @@ impl Region {
         let kinesis = Kinesis::start(name).await?;
         kinesis.create_stream(STREAM, options.kinesis_shards).await?;
         let relays = if options.relays { Some(KinesisRelays::start(&kinesis.url()).await?) } else { None };
+        let puts = relays.as_ref().map_or_else(|| kinesis.url(), |relays| relays.puts.url());
+        let faults =
+            if options.fault_proxies { Some(FaultProxy::start(&puts, FAULTS_SEED).await?) } else { None };
         let redis = RedisServer::start(name, directory).await?;
         let reads = relays.as_ref().map_or_else(|| kinesis.url(), |relays| relays.reads.url());
         let plan = CacheWriterPlan {
@@ -68,13 +77,13 @@ impl Region {
             timing: options.timing.worker,
         };
         let cache_writer = Daemon::cache_writer(directory, plan.clone())?;
-        Ok(Self { cache_writer, plan, relays, redis, kinesis, name: name.to_owned() })
+        Ok(Self { cache_writer, plan, faults, relays, redis, kinesis, name: name.to_owned() })
     }
 
     /// Where the aggregator puts.
-    pub(super) fn put_endpoint(&self) -> Endpoint {
-        let url = self.relays.as_ref().map_or_else(|| self.kinesis.url(), |relays| relays.puts.url());
-        Endpoint::new(&self.name, &url)
+    pub(crate) fn put_endpoint(&self) -> Endpoint {
+        let behind = || self.relays.as_ref().map_or_else(|| self.kinesis.url(), |relays| relays.puts.url());
+        Endpoint::new(&self.name, &self.faults.as_ref().map_or_else(behind, FaultProxy::url))
     }
 
     /// One more cache-writer of this region's fleet, not started. Its files go to `directory`.
@@ -91,7 +100,13 @@ impl Region {
         self.relays.as_ref()
     }
 
-    pub(super) fn ended(&mut self) -> Option<String> {
+    /// The proxy between the aggregator and its Kinesis, if proxies were asked for.
+    #[must_use]
+    pub fn faults(&self) -> Option<&FaultProxy> {
+        self.faults.as_ref()
+    }
+
+    pub(crate) fn ended(&mut self) -> Option<String> {
         if let Some(status) = self.cache_writer.exit_status() {
             return Some(format!("the {} ended with {status}", self.cache_writer.name()));
         }
@@ -131,5 +146,15 @@ impl Region {
     /// Its cache-writer, to do something to it.
     pub fn cache_writer_mut(&mut self) -> &mut Daemon {
         &mut self.cache_writer
+    }
+
+    /// Stops its cache-writer, then its servers.
+    ///
+    /// # Errors
+    /// A child process cannot be signalled. The rest is stopped nevertheless.
+    pub(crate) async fn stop(mut self) -> Result<(), ProcessError> {
+        let stopped = self.cache_writer.terminate().await.map(drop);
+        self.kinesis.stop().await;
+        stopped.and(self.redis.stop().await)
     }
 }

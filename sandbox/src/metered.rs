@@ -1,4 +1,4 @@
-//! The fleet's DynamoDB: the embedded one in memory, with each call counted and weighed.
+//! A DynamoDB for state tables: the embedded one in memory, with each call counted and weighed.
 //!
 //! It calls the embedded database inside the handler instead of putting a proxy before its server: the counting then
 //! costs no connection, and the capacity units are the database's own, item by item, not guessed from bodies.
@@ -36,24 +36,24 @@ const REFUSED_WRITE_UNITS: f64 = 1.0;
 
 /// What calls came since the start, and what they weighed. Differences of two are of interest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Calls {
+pub(crate) struct Calls {
     /// PutItem, UpdateItem, DeleteItem, TransactWriteItems, refused ones included.
-    pub(super) writes: u64,
+    pub(crate) writes: u64,
     /// Of these, those whose condition failed: somebody was faster.
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     /// GetItem, and each page of a Query.
-    pub(super) reads: u64,
+    pub(crate) reads: u64,
     /// Write request units.
-    pub(super) write_units: f64,
+    pub(crate) write_units: f64,
     /// Read request units.
-    pub(super) read_units: f64,
+    pub(crate) read_units: f64,
     /// Bytes of the answers to reads.
-    pub(super) read_bytes: u64,
+    pub(crate) read_bytes: u64,
 }
 
 impl Calls {
     /// What came since `earlier`.
-    pub(super) fn since(self, earlier: Self) -> Self {
+    pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             writes: self.writes.saturating_sub(earlier.writes),
             refused: self.refused.saturating_sub(earlier.refused),
@@ -67,7 +67,7 @@ impl Calls {
 
 /// A DynamoDB in memory that listens. Dropping it stops it.
 #[derive(Debug)]
-pub(super) struct MeteredDynamoDb {
+pub(crate) struct MeteredDynamoDb {
     metered: Arc<Metered>,
     server: EmbeddedServer,
 }
@@ -88,7 +88,7 @@ impl MeteredDynamoDb {
     ///
     /// # Errors
     /// No database could be opened, or no port bound.
-    pub(super) async fn start() -> io::Result<Self> {
+    pub(crate) async fn start() -> io::Result<Self> {
         let database = Database::memory().map_err(io::Error::other)?;
         let metered = Arc::new(Metered { database, calls: Mutex::default() });
         let served = Arc::clone(&metered);
@@ -97,12 +97,12 @@ impl MeteredDynamoDb {
     }
 
     /// Where it listens.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.server.url()
     }
 
     /// What has been called so far.
-    pub(super) fn calls(&self) -> Calls {
+    pub(crate) fn calls(&self) -> Calls {
         *self.metered.calls.lock()
     }
 
@@ -110,7 +110,7 @@ impl MeteredDynamoDb {
     ///
     /// # Errors
     /// The database refuses.
-    pub(super) async fn partition(
+    pub(crate) async fn partition(
         &self,
         table: &str,
         pk: &str,
@@ -147,7 +147,7 @@ impl MeteredDynamoDb {
     }
 
     /// Stops it.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.server.stop().await;
     }
 }
@@ -163,7 +163,7 @@ async fn serve(listener: TcpListener, metered: Arc<Metered>, stop: CancellationT
     });
     let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = serving.await {
-        tracing::error!(%error, "the fleet's DynamoDB ended");
+        tracing::error!(%error, "the metered DynamoDB ended");
     }
 }
 
