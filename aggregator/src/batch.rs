@@ -22,6 +22,8 @@ pub struct Batch<A> {
     pub bucket: u32,
     /// The changes, in the order in which they came.
     pub frame: FrameBuilder,
+    /// The same, each with the time at which it was asked for, if one of the regions wants another format.
+    pub changes: Vec<(Change, u64)>,
     /// Their acks.
     pub acks: Vec<A>,
 }
@@ -32,6 +34,8 @@ type Feed = (Lanes, u32);
 /// Open batches.
 pub struct Batcher<A> {
     config: BatchConfig,
+    /// The regions that want another format than frames.
+    unframed: Lanes,
     open: BTreeMap<Feed, Open<A>>,
     /// The open batches by when they are due; a batch's number tells those due at the same time apart.
     due: BTreeMap<(Instant, u64), Feed>,
@@ -45,10 +49,10 @@ struct Open<A> {
 }
 
 impl<A> Batcher<A> {
-    /// Nothing open.
-    pub fn new(config: BatchConfig) -> Self {
+    /// Nothing open. Batches for any of the regions `unframed` keep their changes beside the frame.
+    pub fn new(config: BatchConfig, unframed: Lanes) -> Self {
         let linger = Linger::new(config.linger, config.buckets);
-        Self { config, open: BTreeMap::new(), due: BTreeMap::new(), opened: 0, linger }
+        Self { config, unframed, open: BTreeMap::new(), due: BTreeMap::new(), opened: 0, linger }
     }
 
     /// Adds a change that was asked for at `read_ms`. Returns the batch that had to close to make room for it, if any.
@@ -74,10 +78,16 @@ impl<A> Batcher<A> {
             self.opened += 1;
             let due = (now + self.linger.now(), self.opened);
             self.due.insert(due, feed);
-            Open { batch: Batch { lanes, bucket, frame: FrameBuilder::new(), acks: Vec::new() }, due }
+            let batch =
+                Batch { lanes, bucket, frame: FrameBuilder::new(), changes: Vec::new(), acks: Vec::new() };
+            Open { batch, due }
         });
         open.batch.frame.push(change);
         open.batch.frame.read_at(read_ms);
+        if !lanes.and(self.unframed).is_empty() {
+            // Its bytes are shared, and held by its ack's budget until it is sent.
+            open.batch.changes.push((change.clone(), read_ms));
+        }
         open.batch.acks.push(ack);
         closed
     }
@@ -153,7 +163,7 @@ mod tests {
     #[test]
     fn a_batch_waits_no_longer_than_the_linger_after_its_first_change() {
         let start = Instant::now();
-        let mut batcher = Batcher::new(config());
+        let mut batcher = Batcher::new(config(), Lanes::one(1));
         assert_eq!(batcher.next_due(), None);
         assert!(batcher.push(Lanes::one(0), &change(1, 1, 10), 1, 0, start).is_none());
         let later = start + Duration::from_millis(30);
@@ -171,7 +181,7 @@ mod tests {
             input in prop::collection::vec((0u8..10, 0usize..900, 0u64..30, 0usize..2), 1..100)
         ) {
             let mut now = Instant::now();
-            let mut batcher = Batcher::new(config());
+            let mut batcher = Batcher::new(config(), Lanes::one(1));
             let mut batches = Vec::new();
             for (i, &(key, payload, wait_ms, lane)) in input.iter().enumerate() {
                 now += Duration::from_millis(wait_ms);
@@ -187,8 +197,10 @@ mod tests {
             let mut seen = Vec::new();
             for batch in batches {
                 prop_assert!(batch.frame.body_len() <= BODY_BYTES_MAX);
-                let lanes = batch.lanes;
+                let (lanes, kept) = (batch.lanes, batch.changes.clone());
                 let (number, changes, acks) = changes(batch);
+                let expected = if lanes == Lanes::one(1) { changes.as_slice() } else { &[] };
+                prop_assert_eq!(kept.into_iter().map(|(change, _)| change).collect::<Vec<_>>(), expected);
                 prop_assert!(acks.iter().all(|&ack| Lanes::one(input[ack].3) == lanes));
                 prop_assert!(acks.len() <= CHANGES_MAX && acks.len() == changes.len());
                 for (change, &ack) in changes.iter().zip(&acks) {

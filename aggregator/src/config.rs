@@ -20,6 +20,7 @@ use crate::filter::{Condition, FilterConfig, Filters};
 use crate::linger::LingerBounds;
 use crate::producer::ProducerConfig;
 use crate::producer::rate::ShardLimits;
+use crate::record_format::RecordFormat;
 use crate::target::TargetConfig;
 
 /// The idle poll bound that suits DynamoDB Streams: idle polls are billed, and a bidder can wait this long.
@@ -231,6 +232,7 @@ impl RegionConfig {
             ("latest", RegionStart::Latest),
             ("backfill", RegionStart::Backfill),
         ];
+        let formats = [("frame", RecordFormat::Frame), ("kpl", RecordFormat::Kpl)];
         let config = Self {
             name,
             stream: section.required_text("stream"),
@@ -239,6 +241,7 @@ impl RegionConfig {
                 connections: section.size("connections", 1..=16, 2),
                 call_timeout: section.duration_ms("call_timeout_ms", 1_000..=20_000, 10_000),
                 encoding: section.choice("put_encoding", &encodings, PutEncoding::default()),
+                record_format: section.choice("record_format", &formats, RecordFormat::Frame),
             },
             producer: ProducerConfig {
                 puts_in_flight_max: section.size("puts_in_flight_max", 1..=64, 4),

@@ -1,4 +1,6 @@
-//! Batches become frames, once, and every region gets a copy.
+//! Batches become frames, once, and every region gets a copy; or aggregated records, once for all regions that want those.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -6,18 +8,32 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::{LaneAck, Lanes, ParkReason};
+use warmcast_common::limits::FRAME_BYTES_MAX;
 use warmcast_proto::frame::{BuildError, Compressor};
+use warmcast_proto::key::{Buckets, explicit_hash_key};
 
 use crate::batch::{Batch, Batcher};
 use crate::config::BatchConfig;
 use crate::intake::Pending;
+use crate::kpl::{Aggregated, AggregatedRecord, aggregate};
+use crate::record_format::RecordFormat;
+use crate::stats::Stats;
 
-/// A frame on its way to one region.
+/// Where one region's frames go.
+#[derive(Debug)]
+pub struct Region {
+    /// Its producer.
+    pub frames: mpsc::Sender<RegionFrame>,
+    /// How its records are written.
+    pub format: RecordFormat,
+}
+
+/// A frame, or an aggregated record, on its way to one region.
 #[derive(Debug)]
 pub struct RegionFrame {
     /// The bucket of its keys.
     pub bucket: u32,
-    /// The frame; all regions share the bytes.
+    /// The record; all regions of the same format share the bytes.
     pub bytes: Bytes,
     /// When the oldest of its changes was asked for: milliseconds since the Unix epoch.
     pub read_ms: u64,
@@ -55,11 +71,15 @@ impl RegionFrame {
 pub async fn run(
     config: BatchConfig,
     mut intake: mpsc::Receiver<Vec<Pending>>,
-    regions: Vec<mpsc::Sender<RegionFrame>>,
+    regions: Vec<Region>,
+    stats: Arc<Stats>,
     shutdown: CancellationToken,
 ) -> Result<(), BuildError> {
-    let mut fanout = Fanout { compressor: Compressor::new(config.compression)?, regions };
-    let mut batcher = Batcher::new(config);
+    let kpl = regions.iter().enumerate().filter(|(_, region)| region.format == RecordFormat::Kpl);
+    let kpl: Lanes = kpl.map(|(lane, _)| lane).collect();
+    let compressor = Compressor::new(config.compression)?;
+    let mut batcher = Batcher::new(config, kpl);
+    let mut fanout = Fanout { compressor, buckets: config.buckets, regions, kpl, stats };
     loop {
         let draining = shutdown.is_cancelled();
         while let Some(batch) = if draining { batcher.pop() } else { batcher.pop_due(Instant::now()) } {
@@ -95,30 +115,85 @@ async fn sleep_until(due: Option<Instant>) {
 
 struct Fanout {
     compressor: Compressor,
-    regions: Vec<mpsc::Sender<RegionFrame>>,
+    buckets: Buckets,
+    regions: Vec<Region>,
+    /// Those that want aggregated records.
+    kpl: Lanes,
+    stats: Arc<Stats>,
+}
+
+/// What every region of a format gets of a batch: the record with the next so many of its changes.
+struct Copied {
+    bytes: Bytes,
+    changes: usize,
+    read_ms: u64,
 }
 
 impl Fanout {
-    /// Never waits: a region that has no room is no reason for the others to wait.
+    /// Where a format cannot be built, the acks go with the batch: its records are read again.
     fn send(&mut self, mut batch: Batch<LaneAck>) {
+        let (framed, kpl) = (batch.lanes.without(self.kpl), batch.lanes.and(self.kpl));
+        if !framed.is_empty()
+            && let Some(frame) = self.frame(&mut batch)
+        {
+            self.distribute(&mut batch, framed, &[frame]);
+        }
+        if !kpl.is_empty()
+            && let Some(records) = self.aggregated(&batch)
+        {
+            self.distribute(&mut batch, kpl, &records);
+        }
+    }
+
+    fn frame(&mut self, batch: &mut Batch<LaneAck>) -> Option<Copied> {
         let read_ms = batch.frame.read_ms();
-        let bytes = match batch.frame.finish(&mut self.compressor) {
-            Ok(bytes) => bytes,
+        match batch.frame.finish(&mut self.compressor) {
+            Ok(bytes) => Some(Copied { bytes, changes: batch.acks.len(), read_ms }),
             Err(error) => {
-                // The acks go with the batch: its records are read again.
                 tracing::error!(bucket = batch.bucket, %error, "frame could not be built");
-                return;
+                None
             }
-        };
-        for lane in batch.lanes.iter() {
+        }
+    }
+
+    fn aggregated(&self, batch: &Batch<LaneAck>) -> Option<Vec<Copied>> {
+        let hash_key = explicit_hash_key(batch.bucket, self.buckets);
+        match aggregate(&batch.changes, hash_key, FRAME_BYTES_MAX) {
+            Ok(Aggregated { records, invalidated }) => {
+                if invalidated > 0 {
+                    Stats::add(&self.stats.oversize, invalidated);
+                    tracing::warn!(
+                        bucket = batch.bucket,
+                        changes = invalidated,
+                        "items too large for an aggregated record: sent as invalidations, so that readers go to the master"
+                    );
+                }
+                let copied =
+                    |AggregatedRecord { bytes, changes, read_ms }| Copied { bytes, changes, read_ms };
+                Some(records.into_iter().map(copied).collect())
+            }
+            Err(error) => {
+                tracing::error!(bucket = batch.bucket, %error, "aggregated records could not be built");
+                None
+            }
+        }
+    }
+
+    /// Never waits: a region that has no room is no reason for the others to wait.
+    fn distribute(&self, batch: &mut Batch<LaneAck>, lanes: Lanes, copies: &[Copied]) {
+        for lane in lanes.iter() {
             let Some(region) = self.regions.get(lane) else { continue };
-            let acks = batch.acks.iter_mut().map(|ack| ack.split_off(Lanes::one(lane))).collect();
-            let frame = RegionFrame { bucket: batch.bucket, bytes: bytes.clone(), read_ms, acks };
-            match region.try_send(frame) {
-                Ok(()) => {}
-                Err(TrySendError::Full(frame)) => frame.give_up(ParkReason::QueueFull),
-                // A region's producer outlives the fanout; were it gone, the records would be read again.
-                Err(TrySendError::Closed(_)) => {}
+            let mut acks = batch.acks.iter_mut().map(|ack| ack.split_off(Lanes::one(lane)));
+            for copy in copies {
+                let acks = acks.by_ref().take(copy.changes).collect();
+                let bytes = copy.bytes.clone();
+                let frame = RegionFrame { bucket: batch.bucket, bytes, read_ms: copy.read_ms, acks };
+                match region.frames.try_send(frame) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(frame)) => frame.give_up(ParkReason::QueueFull),
+                    // A region's producer outlives the fanout; were it gone, the records would be read again.
+                    Err(TrySendError::Closed(_)) => {}
+                }
             }
         }
     }

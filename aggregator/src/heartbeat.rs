@@ -19,7 +19,6 @@ use warmcast_common::aws::CallError;
 use warmcast_common::consumer::Watermark;
 use warmcast_common::limits::PUT_RECORDS_ENTRIES_MAX;
 use warmcast_common::telemetry::LogLimiter;
-use warmcast_proto::frame::FrameBuilder;
 
 use crate::stats::Stats;
 use crate::target::{EntryAnswer, PutEntry, TargetStream};
@@ -89,7 +88,7 @@ impl Heartbeats {
     /// others; the first of it is returned.
     async fn tell(&self, watermark_ms: u64, targets: &mut Targets) -> Result<(), HeartbeatError> {
         let listed = if targets.is_listing_due(Instant::now()) { self.list(targets).await } else { Ok(()) };
-        let frame = FrameBuilder::heartbeat(watermark_ms);
+        let frame = self.target.heartbeat(watermark_ms);
         let mut trouble = listed.err();
         let mut untold = targets.untold(watermark_ms);
         for call in untold.chunks_mut(PUT_RECORDS_ENTRIES_MAX) {

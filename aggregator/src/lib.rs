@@ -11,6 +11,7 @@
 //! is.
 
 pub mod config;
+pub mod record_format;
 pub mod stats;
 pub mod table;
 pub mod pace;
@@ -24,6 +25,7 @@ pub mod tables;
 pub mod linger;
 pub mod readiness;
 pub mod batch;
+pub mod kpl;
 pub mod fanout;
 pub mod refused;
 pub mod cbor;

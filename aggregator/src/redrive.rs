@@ -10,7 +10,7 @@
 use bytes::Bytes;
 use warmcast_common::dead_letter::{Envelope, Form, Kept, Letter, LetterError, LetterId, LetterStore};
 use warmcast_proto::change::Change;
-use warmcast_proto::frame::{FRAME_BODY_BYTES_MAX, decode};
+use warmcast_proto::record;
 
 use crate::change::ChangeMaker;
 use crate::source::created_ms;
@@ -102,9 +102,9 @@ pub fn changes(
             Ok(vec![change.map_err(|undecodable| undecodable.reason.to_string())?])
         }
         Form::Frame => {
-            let frame = decode(Bytes::copy_from_slice(&letter.bytes), FRAME_BODY_BYTES_MAX);
-            let changes = frame.map_err(|error| error.to_string())?.changes;
-            changes.into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())
+            let contents = record::read(Bytes::copy_from_slice(&letter.bytes));
+            let parts = contents.map_err(|error| error.to_string())?.parts.into_iter();
+            parts.map(|part| part.change).collect::<Result<_, _>>().map_err(|error| error.to_string())
         }
         form @ (Form::KinesisRecord | Form::Change) => {
             Err(format!("a {} is not the aggregator's: try it again with a cache-writer", form.as_str()))

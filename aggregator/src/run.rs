@@ -95,7 +95,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let mut to_regions = Vec::new();
     for (region, readiness) in config.regions.iter().zip(readiness) {
         let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
-        to_regions.push(to_region);
+        let format = region.target.record_format;
+        to_regions.push(fanout::Region { frames: to_region, format });
         let target = TargetStream::new(&region.name, &region.stream, &region.kinesis, region.target).await;
         let (interval, stats) = (config.watermark_interval, Arc::clone(&stats));
         let heartbeats = Heartbeats { target: target.clone(), interval, stats: Arc::clone(&stats) };
@@ -114,7 +115,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     }
     // The keeper ends when the last handle is gone.
     drop(quarantine);
-    let fanout = fanout::run(config.batch, from_intake, to_regions, shutdown.clone());
+    let fanout = fanout::run(config.batch, from_intake, to_regions, Arc::clone(&stats), shutdown.clone());
     tasks.spawn(async move { fanout.await.context("build frames") });
 
     // The heartbeat goes on while the shards drain: their leases are held until they are released.

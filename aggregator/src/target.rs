@@ -23,6 +23,7 @@ use warmcast_common::config::ServiceConfig;
 use warmcast_common::retry::Class;
 
 use crate::cbor::{PutEncoding, with_encoding};
+use crate::record_format::RecordFormat;
 
 /// Three tries of a SYN across an ocean.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,6 +39,8 @@ pub struct TargetConfig {
     pub call_timeout: Duration,
     /// How its PutRecords calls are written.
     pub encoding: PutEncoding,
+    /// How its records are written.
+    pub record_format: RecordFormat,
 }
 
 /// A target stream. Cheap to clone; clones share the connections.
@@ -45,6 +48,7 @@ pub struct TargetConfig {
 pub struct TargetStream {
     region: Arc<str>,
     stream: Arc<str>,
+    record_format: RecordFormat,
     clients: Arc<Clients>,
 }
 
@@ -92,7 +96,7 @@ pub struct StreamSummary {
 impl TargetStream {
     /// The stream of this name in this region.
     pub async fn new(region: &str, stream: &str, kinesis: &ServiceConfig, config: TargetConfig) -> Self {
-        let TargetConfig { connections, call_timeout, encoding } = config;
+        let TargetConfig { connections, call_timeout, encoding, record_format } = config;
         let sdk = sdk_config(kinesis).await;
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT.min(call_timeout))
@@ -103,7 +107,7 @@ impl TargetStream {
         let config = with_encoding(config, encoding).build();
         let clients = (0..connections.max(1)).map(|_| Client::from_conf(config.clone())).collect();
         let clients = Clients { config, turns: Mutex::new(Turns { clients, next: 0, replaced: 0 }) };
-        Self { region: region.into(), stream: stream.into(), clients: Arc::new(clients) }
+        Self { region: region.into(), stream: stream.into(), record_format, clients: Arc::new(clients) }
     }
 
     /// The region's name.
@@ -119,6 +123,11 @@ impl TargetStream {
     /// The stream's full name, for errors and dead letters.
     pub fn name(&self) -> String {
         format!("stream {} in {}", self.stream, self.region)
+    }
+
+    /// A record that tells this watermark, as [`RecordFormat::heartbeat`], for this stream.
+    pub fn heartbeat(&self, watermark_ms: u64) -> Bytes {
+        self.record_format.heartbeat(watermark_ms)
     }
 
     /// Puts these entries. The answers are in their order, one for each.

@@ -78,6 +78,7 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         endpoint = 'localhost'
         access_key_id = 'a'
         [regions.eu-west-1]
+        record_format = 'json'
         connections = 0
         request_bytes_max = 20000000
         [regions.eu-west-1.tables.profiles]
@@ -114,6 +115,7 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "regions.eu-west-1.tables.profiles.suppress_excluded: expected true or false",
         "regions.eu-west-1.stream: is required",
         "regions.eu-west-1.connections: ",
+        "regions.eu-west-1.record_format: ",
         "regions.eu-west-1.request_bytes_max: ",
         "regions.us-west-2.tables: segments is not one of the tables: there is no [tables.segments]",
         "regions.us-west-2.tables.segments.suppress_excluded: is of no use without a condition",

@@ -14,7 +14,8 @@ use warmcast_cache::{Cache, CacheError, Filler, ItemId};
 use warmcast_common::clock::now_ms;
 use warmcast_common::dead_letter::{Form, Kept, Letter, LetterError, LetterId, LetterStore, ReasonClass};
 use warmcast_proto::change::{Change, ChangeKind};
-use warmcast_proto::frame::{FRAME_BODY_BYTES_MAX, decode, decode_change};
+use warmcast_proto::frame::decode_change;
+use warmcast_proto::record;
 
 use crate::unpack::LATE_AFTER;
 
@@ -100,9 +101,10 @@ fn unpack(kept: &Kept, letter: &Letter) -> Unpacked {
     }
     let bytes = Bytes::copy_from_slice(&letter.bytes);
     match (letter.envelope.form, &letter.envelope.table) {
-        (Form::KinesisRecord | Form::Frame, _) => match decode(bytes, FRAME_BODY_BYTES_MAX) {
-            Ok(frame) => {
-                let (sound, bad): (Vec<_>, Vec<_>) = frame.changes.into_iter().partition(Result::is_ok);
+        (Form::KinesisRecord | Form::Frame, _) => match record::read(bytes) {
+            Ok(contents) => {
+                let changes = contents.parts.into_iter().map(|part| part.change);
+                let (sound, bad): (Vec<_>, Vec<_>) = changes.partition(Result::is_ok);
                 Unpacked {
                     changes: sound.into_iter().flatten().collect(),
                     failure: bad.into_iter().find_map(Result::err).map(|error| error.to_string()),

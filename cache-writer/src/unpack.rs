@@ -1,4 +1,4 @@
-//! Where records leave their shard: each frame is inflated, and its changes go to the reducers of their keys.
+//! Where records leave their shard: each is taken apart and inflated, and its changes go to the reducers of their keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use warmcast_common::consumer::{Ack, ByteBudget, Delivery, Processor};
 use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_proto::change::Change;
-use warmcast_proto::frame::{ChangeError, FRAME_BODY_BYTES_MAX, Frame, FrameError, FrameHeader, decode};
+use warmcast_proto::record::{Contents, Part, PartError, PartErrorReason, Record, RecordError};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::stats::Stats;
@@ -41,13 +41,13 @@ pub struct Routed<A = Ack> {
 pub struct Place {
     /// Its record.
     pub origin: Arc<Origin>,
-    /// Which change of its frame it is, counted from zero.
+    /// Which change of its record it is, counted from zero.
     pub index: u32,
 }
 
-/// Bad changes of one frame that have a letter each. If there are more, one letter has the whole record: a frame can
-/// have tens of thousands.
-const LETTERS_OF_FRAME_MAX: usize = 8;
+/// Bad parts of one record that have a letter each. If there are more, one letter has the whole record: it can have tens
+/// of thousands.
+const LETTERS_OF_RECORD_MAX: usize = 8;
 
 /// Unpacks records and hands their changes to reducers.
 #[derive(Debug)]
@@ -74,16 +74,16 @@ impl Processor for Unpack {
                 shard: Some(Arc::clone(&shard)),
                 position: record.sequence.as_ref().map(|sequence| sequence.as_str().into()),
             });
-            match self.inflate(&record.body, &ack).await {
-                Ok(frame) => {
+            match self.unpack(&record.body, &ack).await {
+                Ok(Contents { watermark_ms, parts }) => {
                     // It counts when everything before this record is done, and this record with it.
-                    if let Some(watermark_ms) = frame.watermark_ms {
+                    if let Some(watermark_ms) = watermark_ms {
                         ack.watermark(watermark_ms);
                     }
                     // Where a shard is read again, what came before is not known to be in the cache.
-                    let late = settling || is_late(record.created_ms, frame.read_ms);
-                    let bad = self.route(frame.changes, (late, asked.at), ack, &origin).await;
-                    self.set_aside_changes(bad, &origin, &record.body).await;
+                    let late = |part: &Part| settling || is_late(record.created_ms, part.read_ms);
+                    let bad = self.route(parts, (late, asked.at), ack, &origin).await;
+                    self.set_aside_parts(bad, &origin, &record.body).await;
                 }
                 Err(error) => {
                     let letter = letter_of_record(&origin, &record.body, error.to_string());
@@ -95,47 +95,47 @@ impl Processor for Unpack {
 }
 
 impl Unpack {
-    /// Reserves what the frame's header says before it is inflated. The changes share the inflated bytes, which
+    /// Reserves what the record says that it takes before it is inflated. The changes share the inflated bytes, which
     /// are held until the last of them is done.
-    async fn inflate(&self, frame: &Bytes, ack: &Ack) -> Result<Frame, FrameError> {
-        let header = FrameHeader::peek(frame)?;
-        let body_bytes = usize::try_from(header.body_len).unwrap_or(usize::MAX).min(FRAME_BODY_BYTES_MAX);
-        ack.hold(self.inflated.reserve(body_bytes).await);
-        decode(frame.clone(), FRAME_BODY_BYTES_MAX)
+    async fn unpack(&self, record: &Bytes, ack: &Ack) -> Result<Contents, RecordError> {
+        let record = Record::open(record.clone())?;
+        ack.hold(self.inflated.reserve(record.body_len()).await);
+        record.decode()
     }
 
     /// Hands the changes on, and gives back those that cannot be read: of these, what can still be said is handed on.
     async fn route(
         &self,
-        changes: Vec<Result<Change, ChangeError>>,
-        (late, asked): (bool, Instant),
+        parts: Vec<Part>,
+        (late, asked): (impl Fn(&Part) -> bool, Instant),
         ack: Ack,
         origin: &Arc<Origin>,
-    ) -> Vec<(ChangeError, Ack)> {
-        Stats::add(&self.stats.changes_received, changes.len());
+    ) -> Vec<BadPart> {
+        Stats::add(&self.stats.changes_received, parts.len());
         let mut queues: Vec<Vec<Routed>> = self.reducers.iter().map(|_| Vec::new()).collect();
-        let mut enqueue = |change: Change, index: u32, ack: Ack| {
+        let mut enqueue = |change: Change, late: bool, index: u32, ack: Ack| {
             let reducer = reducer_of(&change.key, queues.len());
             if let Some(queue) = queues.get_mut(reducer) {
                 let place = Place { origin: Arc::clone(origin), index };
                 queue.push(Routed { change, late, asked, place, ack });
             }
         };
-        let acks = ack.split(changes.len());
+        let acks = ack.split(parts.len());
         let mut bad = Vec::new();
-        for ((change, ack), index) in changes.into_iter().zip(acks).zip(0..) {
-            match change {
-                Ok(change) => enqueue(change, index, ack),
+        for ((part, ack), index) in parts.into_iter().zip(acks).zip(0..) {
+            let late = late(&part);
+            match part.change {
+                Ok(change) => enqueue(change, late, index, ack),
                 Err(error) => {
-                    let Some(invalidation) = error.remains.invalidation() else {
-                        bad.push((error, ack));
+                    let Some(invalidation) = error.invalidation() else {
+                        bad.push(BadPart { index, error, ack });
                         continue;
                     };
                     // Done when the letter is stored and the key is invalid.
                     let mut acks = ack.split(2).into_iter();
                     if let (Some(ack), Some(of_letter)) = (acks.next(), acks.next()) {
-                        enqueue(invalidation, index, ack);
-                        bad.push((error, of_letter));
+                        enqueue(invalidation, late, index, ack);
+                        bad.push(BadPart { index, error, ack: of_letter });
                     }
                 }
             }
@@ -147,21 +147,28 @@ impl Unpack {
         bad
     }
 
-    async fn set_aside_changes(&self, bad: Vec<(ChangeError, Ack)>, origin: &Arc<Origin>, record: &[u8]) {
+    async fn set_aside_parts(&self, bad: Vec<BadPart>, origin: &Arc<Origin>, record: &[u8]) {
         Stats::add(&self.stats.changes_failed, bad.len());
-        if let Some(((first, _), others)) = bad.split_first()
-            && bad.len() > LETTERS_OF_FRAME_MAX
+        if let Some((first, others)) = bad.split_first()
+            && bad.len() > LETTERS_OF_RECORD_MAX
         {
-            let reason = format!("{first} (and {} more of its changes)", others.len());
+            let reason = format!("{} (and {} more of its changes)", first.error, others.len());
             let mut letter = letter_of_record(origin, record, reason);
             letter.envelope.class = ReasonClass::UndecodableChange;
-            let stored = || bad.into_iter().for_each(|(_, ack)| ack.done());
+            let stored = || bad.into_iter().for_each(|part| part.ack.done());
             return self.quarantine.set_aside(letter, stored).await;
         }
-        for (error, ack) in bad {
-            self.quarantine.set_aside(letter_of_change(origin, &error), || ack.done()).await;
+        for part in bad {
+            self.quarantine.set_aside(letter_of_part(origin, &part), || part.ack.done()).await;
         }
     }
+}
+
+/// A part of a record that cannot be read.
+struct BadPart {
+    index: u32,
+    error: PartError,
+    ack: Ack,
 }
 
 fn letter_of_record(origin: &Origin, record: &[u8], reason: String) -> Letter {
@@ -177,18 +184,22 @@ fn letter_of_record(origin: &Origin, record: &[u8], reason: String) -> Letter {
     Letter::new(envelope, record)
 }
 
-fn letter_of_change(origin: &Origin, error: &ChangeError) -> Letter {
-    let remains = &error.remains;
+/// A letter of a change, or of a user record, by itself.
+fn letter_of_part(origin: &Origin, BadPart { index, error, .. }: &BadPart) -> Letter {
     let envelope = Envelope {
         origin: origin.clone(),
-        index: u32::try_from(error.index).ok(),
-        table: remains.table.clone(),
-        key: remains.key.as_ref().map(|key| key.to_vec()),
+        index: Some(*index),
+        table: error.table(),
+        key: error.key().map(|key| key.to_vec()),
         class: ReasonClass::UndecodableChange,
         reason: error.to_string(),
-        form: Form::Change,
+        form: match error.reason {
+            PartErrorReason::Change(_) => Form::Change,
+            // It could have been a Kinesis record by itself.
+            PartErrorReason::Content { .. } => Form::KinesisRecord,
+        },
     };
-    Letter::new(envelope, &remains.content)
+    Letter::new(envelope, error.bytes())
 }
 
 /// One key, one reducer: so the order of its changes is kept. The hash's low bits, because its high bits choose

@@ -41,7 +41,7 @@ impl From<Value> for AttributeValue {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
@@ -71,10 +71,13 @@ mod tests {
         })
     }
 
+    pub(crate) fn any_item() -> impl Strategy<Value = Item> {
+        prop::collection::btree_map(".*", any_value(), 0..6).prop_map(|attributes| Item { attributes })
+    }
+
     proptest! {
         #[test]
-        fn items_of_every_type_read_back(attributes in prop::collection::btree_map(".*", any_value(), 0..6)) {
-            let item = Item { attributes };
+        fn items_of_every_type_read_back(item in any_item()) {
             prop_assert_eq!(decode(encode(&item)), Ok(item));
         }
 

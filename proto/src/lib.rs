@@ -3,7 +3,8 @@
 //! Pure: nothing here does I/O, reads a clock or keeps state between calls. The modules stand in the order in
 //! which data meets them: a stream's sequence number becomes a [`position::Position`], the row becomes an
 //! [`item::Item`] under a [`key::ItemKey`], both become a [`change::Change`], changes travel in a
-//! [`frame`], and end as a cache [`entry`]. The protobuf schema is in `proto/schema`.
+//! [`frame`], or each as [`json`] in a record of the [`kpl`]; a reader takes any of them for a [`record`]; and they end as
+//! a cache [`entry`]. The protobuf schema is in `proto/schema`.
 
 mod base36;
 pub mod sequence;
@@ -12,6 +13,9 @@ pub mod item;
 pub mod key;
 pub mod change;
 pub mod frame;
+pub mod json;
+pub mod kpl;
+pub mod record;
 pub mod entry;
 
 #[expect(

@@ -187,6 +187,11 @@ impl Daemon {
         Ok(Self { name, program, config: path, settings, state_table, log, process: None })
     }
 
+    /// Tells it something else from its next start on, in the words of its flag `--set`: `queue.bytes_max=16777216`.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
     /// Starts it, or starts it again with the same configuration. A running one is left alone.
     ///
     /// # Errors

@@ -70,6 +70,10 @@ mod tests {
                 |changes: &str| value(&format!("{changes} change(s) a frame"), &format!("{way}, record"));
             assert!(of("16") < of("1") && of("1") < json, "{way}: {report:#}");
         }
+        for changes in ["1", "16"] {
+            let aggregated = value(&format!("{changes} change(s) a frame"), "KPL, record");
+            assert!(aggregated > json && aggregated < 1.5 * json, "JSON with its keys: {report:#}");
+        }
         let with_dictionary = value("1 change(s) a frame", "zstd 3, dictionary, record");
         assert!(with_dictionary < value("1 change(s) a frame", "zstd 3, record"), "{report:#}");
         assert!(output.status.success() && report["verdict"] == "PASS", "{report:#}");

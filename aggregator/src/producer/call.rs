@@ -3,7 +3,6 @@
 use tokio::time::Instant;
 use warmcast_common::aws::CallError;
 use warmcast_common::retry::Class;
-use warmcast_proto::frame::FrameBuilder;
 use warmcast_proto::key::{Buckets, explicit_hash_key};
 
 use super::queue::Group;
@@ -36,7 +35,7 @@ impl Call {
         };
         let answers = if group.entries.is_empty() {
             // It says that every change made before 1970 is there: true, and of no use.
-            target.put_records(std::iter::once(entry(0, FrameBuilder::heartbeat(0)))).await
+            target.put_records(std::iter::once(entry(0, target.heartbeat(0)))).await
         } else {
             let entries = group.entries.iter().map(|e| entry(e.bucket, e.payload.bytes.clone()));
             target.put_records(entries).await

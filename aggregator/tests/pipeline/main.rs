@@ -29,3 +29,4 @@ mod watermarks;
 mod encodings;
 mod filters;
 mod conditions;
+mod formats;

@@ -10,12 +10,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::Config;
 use warmcast_aggregator::cbor::PutEncoding;
+use warmcast_aggregator::record_format::RecordFormat;
 use warmcast_aggregator::target::{TargetConfig, TargetStream};
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
 use warmcast_proto::change::Change;
-use warmcast_proto::frame::{FRAME_BODY_BYTES_MAX, decode};
 use warmcast_proto::item::{self, Item, Value};
+use warmcast_proto::record::{Contents, Record};
 
 use super::servers::{DynamoDb, Kinesis, data, service};
 
@@ -139,9 +140,9 @@ impl Kinesis {
     pub(crate) async fn watermarks_by_shard(&self) -> BTreeMap<String, Vec<u64>> {
         let mut found = BTreeMap::new();
         for shard in self.shards(STREAM).await {
-            let frames = self.records(STREAM, &shard.shard_id).await.into_iter().map(data);
-            let frames = frames.map(|frame| decode(frame, FRAME_BODY_BYTES_MAX).unwrap());
-            found.insert(shard.shard_id, frames.filter_map(|frame| frame.watermark_ms).collect());
+            let records = self.records(STREAM, &shard.shard_id).await.into_iter().map(data);
+            let watermarks = records.filter_map(|record| contents(record).watermark_ms).collect();
+            found.insert(shard.shard_id, watermarks);
         }
         found
     }
@@ -160,9 +161,13 @@ impl Kinesis {
     }
 }
 
-/// The changes of a frame, all of them good.
-pub(crate) fn changes(frame: Bytes) -> Vec<Change> {
-    decode(frame, FRAME_BODY_BYTES_MAX).unwrap().changes.into_iter().map(Result::unwrap).collect()
+/// The changes of a record of either format, all of them good.
+pub(crate) fn changes(record: Bytes) -> Vec<Change> {
+    contents(record).parts.into_iter().map(|part| part.change.unwrap()).collect()
+}
+
+fn contents(record: Bytes) -> Contents {
+    Record::open(record).unwrap().decode().unwrap()
 }
 
 /// The text that [`DynamoDb::put`] wrote.
@@ -185,6 +190,7 @@ pub(crate) async fn target(url: &str) -> TargetStream {
         connections: 2,
         call_timeout: Duration::from_millis(1_500),
         encoding: PutEncoding::default(),
+        record_format: RecordFormat::Frame,
     };
     TargetStream::new("eu-west-1", STREAM, &service(url), config).await
 }

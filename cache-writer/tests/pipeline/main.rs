@@ -31,3 +31,4 @@ mod inflation;
 mod poison;
 mod redrive;
 mod protocol;
+mod aggregated;

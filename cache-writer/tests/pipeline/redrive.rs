@@ -7,6 +7,7 @@ use warmcast_proto::change::ChangeKind;
 use warmcast_proto::entry::EntryKind;
 use warmcast_proto::frame::encode_change;
 use warmcast_proto::frame::wire::{FrameBody, Kind};
+use warmcast_proto::json;
 
 use super::bad_input::{frame_of, wire};
 use super::world::{World, change, frame, now_ms, put_change, shown};
@@ -54,6 +55,10 @@ async fn what_can_be_read_by_now_is_applied_where_the_cache_lacks_it_and_the_let
     assert_eq!(world.redrive(&record, 1_000, &cache).await, (Redriven::Applied(2), None));
     assert_eq!(shown(&world.entry("new").await.unwrap()), (EntryKind::Live, "5"));
     assert_eq!(shown(&world.entry("newer").await.unwrap()), (EntryKind::Live, "9"));
+    let delete = json::encode(&change("document", 5, ChangeKind::Delete, ""), now_ms()).unwrap();
+    let user_record = letter(Form::KinesisRecord, &delete);
+    assert_eq!(world.redrive(&user_record, 1_000, &cache).await, (Redriven::Applied(1), None));
+    assert_eq!(world.kind("document").await, Some(EntryKind::Tombstone));
     let single = letter(Form::Change, &encode_change(&put_change("single", 5)));
     assert_eq!(world.redrive(&single, 1_000, &cache).await, (Redriven::Applied(1), None));
     assert_eq!(world.kind("single").await, Some(EntryKind::Live));

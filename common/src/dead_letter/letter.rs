@@ -23,7 +23,8 @@ pub struct Letter {
 pub struct Envelope {
     /// Where it came from.
     pub origin: Origin,
-    /// Which change of its frame it is, counted from zero; `None`: it is a whole record or frame.
+    /// Which part of its record it is, counted from zero: a change of a frame, or a user record of an aggregated record,
+    /// all counted together. `None`: it is a whole record or frame.
     pub index: Option<u32>,
     /// The master table, if that is known.
     pub table: Option<Arc<str>>,
@@ -57,9 +58,9 @@ pub struct Origin {
 pub enum Form {
     /// A record of DynamoDB Streams, as the service's JSON (AWS: DynamoDB Streams API reference, `Record`).
     DynamodbStreamRecord,
-    /// The data of a Kinesis record.
+    /// The data of a Kinesis record, or of one user record of an aggregated one.
     KinesisRecord,
-    /// A frame that is not in any stream.
+    /// A frame, or an aggregated record, that is not in any stream.
     Frame,
     /// One change of a frame: a `Change` of the schema; its table is the envelope's.
     Change,
@@ -70,7 +71,7 @@ pub enum Form {
 pub enum ReasonClass {
     /// A record or frame that cannot be read.
     UndecodableRecord,
-    /// A change that cannot be read, in a frame that can.
+    /// A change or a user record that cannot be read, in a record that can.
     UndecodableChange,
     /// What the next service will never take for what it is.
     Refused,

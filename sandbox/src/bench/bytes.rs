@@ -175,11 +175,11 @@ fn encode(encoder: &mut Encoder, updates: &[Update], changes: usize) -> Result<V
     for update in updates {
         let builder = encoder.builder();
         if builder.changes() >= changes || builder.len_with(&update.change) > BODY_BYTES_MAX {
-            frames.push(encoder.finish()?);
+            encoder.finish(&mut frames)?;
         }
         encoder.builder().push(&update.change);
     }
-    frames.push(encoder.finish()?);
+    encoder.finish(&mut frames)?;
     Ok(frames)
 }
 

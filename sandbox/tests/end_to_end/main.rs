@@ -14,6 +14,8 @@ mod commands;
 #[cfg(test)]
 mod dynamodb_local;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod outages;
