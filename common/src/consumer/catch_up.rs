@@ -174,6 +174,17 @@ impl LaneContext {
         tokio::time::timeout(self.parking.after, all).await == Ok(true)
     }
 
+    /// Waits until one of `lanes` has taken no more for as long as parks one.
+    async fn one_not_ready(&self, lanes: Lanes) {
+        let mut ready = self.ready.clone();
+        loop {
+            let told = ready.wait_for(|ready| !lanes.without(*ready).is_empty()).await.is_ok();
+            if !told || !self.all_ready(lanes).await {
+                return;
+            }
+        }
+    }
+
     /// Waits until as much may be read again, when `bytes` were.
     async fn after_bytes(&self, bytes: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a pause need not be exact")]
@@ -291,7 +302,11 @@ where
         let acks = ShardAcks::with_lanes(WINDOW_RECORDS_MAX, place.clone(), lanes, BTreeMap::new());
         let mut pass = Pass { lanes, acks, place, iterator: None, tip: Tip::default(), is_gap: false };
         self.look_for_silent_gap(&mut pass).await?;
-        let reached = self.read_on(&mut pass).await;
+        let reached = tokio::select! {
+            reached = self.read_on(&mut pass) => reached,
+            // Those that are ready must not wait for one that went away, until its copies are too old.
+            () = self.lanes.one_not_ready(lanes) => Err(PassError::NotReady(self.lanes.parking.after)),
+        };
         let done = match reached {
             Ok(()) => self.settle(&pass).await,
             Err(error) => Err(error),
@@ -455,8 +470,12 @@ where
 
     /// Everything was handed on: when it is done the lanes are as the others.
     async fn settle(&self, pass: &Pass) -> Result<(), PassError> {
-        pass.acks.settled().await;
-        pass.check()?;
+        tokio::select! {
+            _ = pass.acks.settled() => pass.check()?,
+            () = self.lanes.one_not_ready(pass.lanes) => {
+                return Err(PassError::NotReady(self.lanes.parking.after));
+            }
+        }
         let lanes = self.lanes.names(self.acks.caught_up(pass.lanes));
         tracing::info!(shard = &*self.lease.shard, ?lanes, "caught up");
         Ok(())

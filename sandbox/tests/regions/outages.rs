@@ -8,7 +8,7 @@ const OTHERS: &[usize] = &[0, 1, 2];
 const ALL: &[usize] = &[0, 1, 2, 3];
 
 /// More than a region's share of the queue, and more than the whole queue.
-const MORE_THAN_THE_QUEUE: Step = Load { updates: 1_200, ms: 5_000 };
+const MORE_THAN_THE_QUEUE: Step = Load { updates: 900, ms: 3_000 };
 const A_LITTLE: Step = Load { updates: 40, ms: 400 };
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::steps::{Step, options, play};
 const OTHERS: &[usize] = &[0, 1, 2];
 const GONE: Step = Fail(&[3], Refused);
 /// More than the region's share of the queue.
-const MORE_THAN_ITS_SHARE: Step = Load { updates: 400, ms: 2_000 };
+const MORE_THAN_ITS_SHARE: Step = Load { updates: 300, ms: 1_000 };
 
 /// Until the region is parked, and the others have everything.
 const PARKED: [Step; 4] = [GONE, MORE_THAN_ITS_SHARE, HaveEverything(OTHERS), IsParked(3)];
