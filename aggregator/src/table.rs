@@ -1,9 +1,10 @@
 //! A table's stream: found by the table's name.
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{KeyType, StreamViewType, TableDescription};
+use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType, StreamViewType, TableDescription};
 use warmcast_common::aws::CallError;
 use warmcast_common::consumer::store::StoreError;
+use warmcast_proto::key_text::{KeyKind, KeyPart, KeyShape};
 
 /// What is needed of a table to read its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,26 @@ pub enum TableError {
         /// The table.
         table: String,
     },
+}
+
+/// How people write the keys of a table. `None`: the description lacks the key, or a type.
+pub fn key_shape(described: &TableDescription) -> Option<KeyShape> {
+    let part = |role: &KeyType| {
+        let element = described.key_schema().iter().find(|element| element.key_type() == role)?;
+        let name = element.attribute_name();
+        let definitions = described.attribute_definitions();
+        let definition = definitions.iter().find(|definition| definition.attribute_name() == name)?;
+        let kind = match definition.attribute_type() {
+            ScalarAttributeType::S => KeyKind::Text,
+            ScalarAttributeType::N => KeyKind::Number,
+            ScalarAttributeType::B => KeyKind::Binary,
+            _ => return None,
+        };
+        Some(KeyPart { name: name.to_owned(), kind })
+    };
+    let has_sort = described.key_schema().iter().any(|element| *element.key_type() == KeyType::Range);
+    let (partition, sort) = (part(&KeyType::Hash)?, part(&KeyType::Range));
+    (sort.is_some() == has_sort).then_some(KeyShape { partition, sort })
 }
 
 /// Looks a table up.

@@ -34,7 +34,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
-use warmcast_proto::item::Item;
+use warmcast_proto::{item::Item, key_text::KeyShape};
 
 pub(crate) use self::config::KEYS_PER_CALL_MAX;
 use self::{
@@ -152,6 +152,15 @@ impl Master {
             answers.push(self.finish(read).await);
         }
         answers
+    }
+
+    /// How the keys of a table are written by people.
+    ///
+    /// # Errors
+    /// The table cannot be described.
+    pub async fn key_shape(&self, table: &Arc<str>) -> Result<KeyShape, MasterError> {
+        let shared = &self.owner.shared;
+        Ok(shared.schemas.get(&shared.client, table, shared.config.call_timeout).await?.shape())
     }
 
     /// Whether a read would be tried now: false while the breaker is open.

@@ -15,3 +15,4 @@ pub mod aws;
 pub mod consumer;
 pub mod dead_letter;
 pub mod daemon;
+pub mod tool;

@@ -3,6 +3,8 @@
 //! Readers compute these by themselves, in any language, from the primary key they look for; so each is a
 //! plain function of bytes, fixed by golden-value tests. A change here moves every key of every cache.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -49,6 +51,65 @@ impl ItemKey {
     pub fn into_bytes(self) -> Bytes {
         self.0
     }
+}
+
+/// Why bytes are not those of a partition and a sort value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// There is no `:`.
+    #[error("the table has a sort key, and the key has no `:` before one: use ItemKey::composite")]
+    NoSort,
+    /// A `%` in the partition value that is neither `%25` nor `%3A`.
+    #[error("the partition value has a `%` that is not part of `%25` or `%3A`: use ItemKey::composite")]
+    Escape,
+}
+
+/// The partition and the sort value in the bytes of [`ItemKey::composite`].
+///
+/// # Errors
+/// They are not such bytes.
+pub fn split_composite(key: &[u8]) -> Result<(Cow<'_, [u8]>, &[u8]), SplitError> {
+    let colon = key.iter().position(|byte| *byte == b':').ok_or(SplitError::NoSort)?;
+    let (escaped, rest) = key.split_at(colon);
+    Ok((unescaped(escaped)?, rest.get(1..).unwrap_or_default()))
+}
+
+fn unescaped(escaped: &[u8]) -> Result<Cow<'_, [u8]>, SplitError> {
+    if !escaped.contains(&b'%') {
+        return Ok(Cow::Borrowed(escaped));
+    }
+    let mut value = Vec::with_capacity(escaped.len());
+    let mut rest = escaped;
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, after) = match (byte, after) {
+            (b'%', [b'2', b'5', after @ ..]) => (b'%', after),
+            (b'%', [b'3', b'A', after @ ..]) => (b':', after),
+            (b'%', _) => return Err(SplitError::Escape),
+            (byte, after) => (byte, after),
+        };
+        value.push(byte);
+        rest = after;
+    }
+    Ok(Cow::Owned(value))
+}
+
+/// The most significant digits of a number (AWS: DynamoDB naming rules and data types, Number).
+const DIGITS_MAX: usize = 38;
+
+/// Whether a number is written as DynamoDB writes it: `-12`, `0`, `0.5`, without zeros that do not count. Written
+/// otherwise it is another key.
+#[must_use]
+pub fn is_plain_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) =
+        digits.split_once('.').map_or((digits, None), |(whole, part)| (whole, Some(part)));
+    let is_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let significant = digits.trim_start_matches(['0', '.']).trim_end_matches('0').bytes();
+    is_digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(|fraction| is_digits(fraction) && !fraction.ends_with('0'))
+        && text != "-0"
+        && significant.filter(u8::is_ascii_digit).count() <= DIGITS_MAX
 }
 
 /// The Redis key of an item: prefix, table, `:`, item key. DynamoDB table names hold no `:`.

@@ -11,6 +11,7 @@ pub mod sequence;
 pub mod position;
 pub mod item;
 pub mod key;
+pub mod key_text;
 pub mod change;
 pub mod frame;
 pub mod json;

@@ -3,21 +3,19 @@
 //! The bytes are [`ItemKey`](warmcast_proto::key::ItemKey)'s. What can be no key of the table is refused here:
 //! DynamoDB would refuse the whole call for it, with the keys of others in it.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::{
     primitives::Blob,
     types::{AttributeValue as Attribute, KeyType, ScalarAttributeType, TableDescription},
 };
 use bytes::Bytes;
-use warmcast_proto::key::ItemKey;
+use warmcast_proto::key::{ItemKey, SplitError, is_plain_number, split_composite};
+use warmcast_proto::key_text::{KeyKind, KeyPart, KeyShape};
 
 /// The longest partition key and the longest sort key (AWS: DynamoDB quotas, partition keys and sort keys).
 const PARTITION_BYTES_MAX: usize = 2_048;
 const SORT_BYTES_MAX: usize = 1_024;
-
-/// The most significant digits of a number (AWS: DynamoDB naming rules and data types, Number).
-const DIGITS_MAX: usize = 38;
 
 /// A table's primary key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +42,9 @@ pub(crate) enum KeyForm {
 /// Why bytes are no key of the table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The table has a sort key, and the bytes have no `:` between the partition and the sort value.
-    #[error("the table has a sort key, and the key has no `:` before one: use ItemKey::composite")]
-    NoSort,
-    /// A `%` in the partition value that is neither `%25` nor `%3A`.
-    #[error("the partition value has a `%` that is not part of `%25` or `%3A`: use ItemKey::composite")]
-    Escape,
+    /// They are not those of a partition and a sort value.
+    #[error(transparent)]
+    Split(#[from] SplitError),
     /// DynamoDB has no empty key values.
     #[error("the value of key attribute {attribute} is empty")]
     Empty {
@@ -106,16 +101,28 @@ impl KeySchema {
         attribute(&KeyType::Hash).filter(|_| is_whole).map(|partition| Self { partition, sort })
     }
 
+    /// How people write its keys.
+    pub(crate) fn shape(&self) -> KeyShape {
+        let part = |attribute: &KeyAttribute| {
+            let kind = match attribute.form {
+                KeyForm::Text => KeyKind::Text,
+                KeyForm::Number => KeyKind::Number,
+                KeyForm::Binary => KeyKind::Binary,
+            };
+            KeyPart { name: attribute.name.clone(), kind }
+        };
+        KeyShape { partition: part(&self.partition), sort: self.sort.as_ref().map(part) }
+    }
+
     /// The names of the key attributes' values in a key, as a call has them.
     pub(crate) fn attributes(&self, key: &[u8]) -> Result<HashMap<String, Attribute>, KeyError> {
         let Some(sort) = &self.sort else {
             let value = self.partition.value(key, PARTITION_BYTES_MAX)?;
             return Ok(HashMap::from([(self.partition.name.clone(), value)]));
         };
-        let colon = key.iter().position(|byte| *byte == b':').ok_or(KeyError::NoSort)?;
-        let (escaped, rest) = key.split_at(colon);
-        let partition = self.partition.value(&unescaped(escaped)?, PARTITION_BYTES_MAX)?;
-        let value = sort.value(rest.get(1..).unwrap_or_default(), SORT_BYTES_MAX)?;
+        let (partition, value) = split_composite(key)?;
+        let partition = self.partition.value(&partition, PARTITION_BYTES_MAX)?;
+        let value = sort.value(value, SORT_BYTES_MAX)?;
         Ok(HashMap::from([(self.partition.name.clone(), partition), (sort.name.clone(), value)]))
     }
 
@@ -157,47 +164,6 @@ impl KeyAttribute {
             _ => None,
         }
     }
-}
-
-/// A partition value as it was before [`ItemKey::composite`] escaped it.
-fn unescaped(escaped: &[u8]) -> Result<Cow<'_, [u8]>, KeyError> {
-    if !escaped.contains(&b'%') {
-        return Ok(Cow::Borrowed(escaped));
-    }
-    let mut value = Vec::with_capacity(escaped.len());
-    let mut rest = escaped;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = match (byte, after) {
-            (b'%', [b'2', b'5', after @ ..]) => {
-                value.push(b'%');
-                after
-            }
-            (b'%', [b'3', b'A', after @ ..]) => {
-                value.push(b':');
-                after
-            }
-            (b'%', _) => return Err(KeyError::Escape),
-            (byte, after) => {
-                value.push(byte);
-                after
-            }
-        };
-    }
-    Ok(Cow::Owned(value))
-}
-
-/// `-12`, `0`, `0.5`: digits without zeros that do not count.
-fn is_plain_number(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let (whole, fraction) =
-        digits.split_once('.').map_or((digits, None), |(whole, part)| (whole, Some(part)));
-    let is_digits = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let significant = digits.trim_start_matches(['0', '.']).trim_end_matches('0').bytes();
-    is_digits(whole)
-        && (whole == "0" || !whole.starts_with('0'))
-        && fraction.is_none_or(|fraction| is_digits(fraction) && !fraction.ends_with('0'))
-        && text != "-0"
-        && significant.filter(u8::is_ascii_digit).count() <= DIGITS_MAX
 }
 
 #[cfg(test)]
@@ -265,8 +231,8 @@ mod tests {
         assert!(matches!(text.attributes(&[b'a'; 2_049]), Err(KeyError::TooLong { len: 2_049, .. })));
         assert!(text.attributes(&[b'a'; 2_048]).is_ok());
         let both = schema(KeyForm::Text, Some(KeyForm::Text));
-        assert_eq!(both.attributes(b"a"), Err(KeyError::NoSort));
-        assert_eq!(both.attributes(b"a%:b"), Err(KeyError::Escape));
+        assert_eq!(both.attributes(b"a"), Err(KeyError::Split(SplitError::NoSort)));
+        assert_eq!(both.attributes(b"a%:b"), Err(KeyError::Split(SplitError::Escape)));
         assert_eq!(both.attributes(b"a:"), Err(KeyError::Empty { attribute: "s".to_owned() }));
         assert!(matches!(
             both.attributes(&[b"a:", [b'b'; 1_025].as_slice()].concat()),

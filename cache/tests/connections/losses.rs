@@ -103,7 +103,8 @@ async fn evict_some(server: &RedisServer) {
     let deadline = Instant::now() + RECOVERED_WITHIN;
     for number in 0.. {
         let (key, value) = (format!("other:{number}"), "x".repeat(4_096));
-        let () = redis::cmd("SET").arg(key).arg(value).arg(&["EX", "600"]).query_async(&mut admin).await.unwrap();
+        let () =
+            redis::cmd("SET").arg(key).arg(value).arg(&["EX", "600"]).query_async(&mut admin).await.unwrap();
         if number % 100 == 0 && info(server, "stats").await["evicted_keys"] != "0" {
             break;
         }

@@ -10,6 +10,8 @@
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
 //! | `lanes` | `lane#LANE#STREAM` | the stream goes to the lane: `added_ms`, `begun`: every listed shard has it |
 //! | `lanes` | `backfill#LANE#STREAM` | the lane lacks something of the stream's table: `asked_ms`, `why` |
+//! | `jobs` | `JOB` | a command's work that is not done: `what`, `began_ms` |
+//! | `job#JOB` | `part#PART` | up to where a part of it is done: `place` |
 //! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |
 //!
 //! Every item has `format`, the version of this layout. Writes to a lease are conditional on its owner and
@@ -17,6 +19,7 @@
 
 mod generation;
 mod item;
+mod job;
 mod lane;
 mod parked;
 mod lease;
@@ -33,6 +36,7 @@ use crate::config::Section;
 use crate::retry::{Backoff, Class};
 
 pub use generation::{Generation, next_generation};
+pub use job::Job;
 pub use lane::{Backfill, LaneState};
 pub use lease::{Begin, Ended, Lease, Onset, Progressed, Recipient};
 pub use stream::StreamState;

@@ -334,3 +334,29 @@ async fn an_item_of_another_version_is_named_and_not_guessed_at() {
     let error = table.store.leases(STREAM).await.unwrap_err().to_string();
     assert!(error.contains("stream#stream/shard#a") && error.contains("format 2"), "{error}");
 }
+
+#[tokio::test]
+async fn a_job_goes_on_where_it_was_stopped_until_it_is_done_or_forgotten() {
+    const WEEK_MS: u64 = 7 * 86_400_000;
+    let table = Table::start().await;
+    let begin = |name, now_ms| table.store.begin_job(name, "replay of profiles", now_ms);
+    assert!(begin("replay-1", 1_000).await.unwrap().places.is_empty());
+    for (part, place) in [("shard-a", "after:7"), ("shard-b", "trim-horizon"), ("shard-a", "after:9")] {
+        table.store.job_place("replay-1", part, place).await.unwrap();
+    }
+    table.store.job_place("replay-2", "shard-a", "after:1").await.unwrap();
+    let again = begin("replay-1", 5_000).await.unwrap();
+    let places = [("shard-a", "after:9"), ("shard-b", "trim-horizon")];
+    let places = places.map(|(part, place)| (part.to_owned(), place.to_owned()));
+    assert_eq!((again.began_ms, again.what.as_str()), (1_000, "replay of profiles"));
+    assert_eq!(again.places, places.into());
+    assert_eq!(table.store.jobs().await.unwrap().into_keys().collect::<Vec<_>>(), ["replay-1"]);
+
+    let forgotten = begin("replay-1", 1_000 + WEEK_MS).await.unwrap();
+    assert!(forgotten.places.is_empty() && forgotten.began_ms == 1_000 + WEEK_MS, "{forgotten:?}");
+    table.store.job_place("replay-1", "shard-a", "after:1").await.unwrap();
+    table.store.end_job("replay-1").await.unwrap();
+    table.store.end_job("replay-1").await.expect("what is ended stays ended");
+    assert!(table.store.jobs().await.unwrap().is_empty());
+    assert!(begin("replay-1", 1).await.unwrap().places.is_empty());
+}
