@@ -33,6 +33,7 @@ pub mod target;
 pub mod producer;
 pub mod heartbeat;
 pub mod run;
+pub mod dispatch;
 pub mod import;
 pub mod regions;
 pub mod redrive;

@@ -19,6 +19,7 @@ pub mod rate;
 pub mod routes;
 pub mod queue;
 pub mod health;
+pub mod paced;
 mod call;
 mod sending;
 
@@ -112,7 +113,7 @@ impl Producer {
             {
                 puts.spawn(call.make(self.target.clone(), self.buckets));
             }
-            if !is_open && sending.queue.is_empty() && puts.is_empty() && refusals.is_empty() {
+            if !is_open && sending.paced.queue.is_empty() && puts.is_empty() && refusals.is_empty() {
                 return;
             }
             let next_at = sending.next_at(puts.len(), now);
@@ -126,7 +127,7 @@ impl Producer {
                 Some(ended) = looks.join_next() => sending.on_look(ended, Instant::now()),
                 () = tokio::time::sleep_until(next_at) => {}
                 count = frames.recv_many(&mut received, INTAKE_FRAMES_MAX),
-                    if is_open && sending.queue.len() < QUEUE_FRAMES_MAX =>
+                    if is_open && sending.paced.queue.len() < QUEUE_FRAMES_MAX =>
                 {
                     is_open = count > 0;
                     sending.take_in(received.drain(..), Instant::now());

@@ -1,6 +1,5 @@
 //! The state of a producer at work: what it sends next, and what becomes of what it sent.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::task::JoinError;
@@ -8,14 +7,13 @@ use tokio::time::Instant;
 use warmcast_common::aws::CallError;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ParkReason;
-use warmcast_common::retry::{Backoff, Class};
+use warmcast_common::retry::Class;
 use warmcast_common::telemetry::LogLimiter;
 
 use super::Producer;
 use super::call::{Call, Made};
-use super::health::Health;
-use super::queue::{Group, Queue};
-use super::routes::{Routes, ShardId};
+use super::paced::{Paced, Settled};
+use super::queue::Group;
 use crate::fanout::RegionFrame;
 use crate::stats::Stats;
 use crate::target::{EntryAnswer, StreamSummary};
@@ -31,19 +29,12 @@ const BACKLOG_SHORT: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two looks at how the stream is set up.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(300);
-/// Pauses of an entry that failed inside the service.
-const ENTRY_PAUSE_FIRST: Duration = Duration::from_millis(50);
-/// See [`ENTRY_PAUSE_FIRST`].
-const ENTRY_PAUSE_MAX: Duration = Duration::from_secs(5);
-
 /// The state of a producer at work.
 pub(super) struct Sending<'a> {
     producer: &'a Producer,
-    pub(super) queue: Queue<RegionFrame>,
+    pub(super) paced: Paced<RegionFrame>,
     /// What the stream refuses for what it is, and why: to be set aside.
     pub(super) refused: Vec<(RegionFrame, String)>,
-    routes: Routes,
-    health: Health,
     is_ready: bool,
     swept: Instant,
     look_at: Instant,
@@ -56,10 +47,8 @@ impl<'a> Sending<'a> {
     pub(super) fn new(producer: &'a Producer, now: Instant) -> Self {
         Self {
             producer,
-            queue: Queue::new(producer.config.shard_limits),
+            paced: Paced::new(&producer.config),
             refused: Vec::new(),
-            routes: Routes::default(),
-            health: Health::new(producer.config.request_bytes_max),
             is_ready: true,
             swept: now,
             look_at: now,
@@ -70,17 +59,18 @@ impl<'a> Sending<'a> {
 
     pub(super) fn take_in(&mut self, frames: impl Iterator<Item = RegionFrame>, now: Instant) {
         for frame in frames {
-            self.queue.push(frame.bucket, frame.bytes.len(), frame, &self.routes, now);
+            self.paced.queue.push(frame.bucket, frame.bytes.len(), frame, &self.paced.routes, now);
         }
     }
 
     pub(super) fn next_call(&mut self, in_flight: usize, now: Instant) -> Option<Call> {
-        let at = self.health.next_at(in_flight, self.producer.config.puts_in_flight_max, now)?;
+        let at = self.paced.health.next_at(in_flight, self.producer.config.puts_in_flight_max, now)?;
         if at > now {
             return None;
         }
         loop {
-            let request = self.queue.next_request(self.health.request_bytes(), &self.routes, now);
+            let request =
+                self.paced.queue.next_request(self.paced.health.request_bytes(), &self.paced.routes, now);
             let Some(mut group) = request else { break };
             let clock_ms = now_ms();
             let out = group.entries.extract_if(.., |entry| is_out(&entry.payload, clock_ms));
@@ -91,16 +81,21 @@ impl<'a> Sending<'a> {
             }
         }
         // A region that is back should be noticed also when there is nothing to send to it.
-        let is_probe_due = in_flight == 0 && self.health.probe_at().is_some_and(|at| at <= now);
+        let is_probe_due = in_flight == 0 && self.paced.health.probe_at().is_some_and(|at| at <= now);
         is_probe_due.then(|| Call { group: Group { entries: Vec::new(), is_tried: false }, sent: now })
     }
 
     /// When there is something to do at the latest, if nothing happens.
     pub(super) fn next_at(&self, in_flight: usize, now: Instant) -> Instant {
-        let may_call = self.health.next_at(in_flight, self.producer.config.puts_in_flight_max, now);
-        let call = may_call.and_then(|may| self.queue.next_at(now).map(|at| at.max(may)));
-        let probe =
-            self.health.probe_at().filter(|_| in_flight == 0).zip(may_call).map(|(at, may)| at.max(may));
+        let may_call = self.paced.health.next_at(in_flight, self.producer.config.puts_in_flight_max, now);
+        let call = may_call.and_then(|may| self.paced.queue.next_at(now).map(|at| at.max(may)));
+        let probe = self
+            .paced
+            .health
+            .probe_at()
+            .filter(|_| in_flight == 0)
+            .zip(may_call)
+            .map(|(at, may)| at.max(may));
         let sweep = self.swept + SWEEP_INTERVAL;
         [call, probe].into_iter().flatten().fold(sweep, Instant::min)
     }
@@ -114,11 +109,9 @@ impl<'a> Sending<'a> {
                 self.refused(group, &error, stream, now);
             }
             Ok(Made { group, sent, answers: Err(error), .. }) => {
-                match error.class {
-                    Class::Throttled => self.health.on_throttled(now),
-                    _ => self.health.on_failure(sent, now),
-                }
-                self.send_again(group, &error.to_string(), now);
+                let frames = group.entries.len();
+                self.paced.send_again(group, &error, sent, now);
+                self.complain(frames, &error.to_string(), now);
             }
             // Its acks are gone with it: the records are read again.
             Err(panicked) => {
@@ -129,58 +122,15 @@ impl<'a> Sending<'a> {
 
     /// Each entry gets what its answer says.
     fn settle(&mut self, group: Group<RegionFrame>, answers: &[EntryAnswer], sent: Instant, now: Instant) {
-        let (mut by_shard, mut news) = (BTreeMap::<Option<ShardId>, Taken>::new(), false);
-        let is_progress = answers.iter().any(|answer| !matches!(answer, EntryAnswer::Failed { .. }));
-        let (mut trouble, mut failed, entries) = (None, 0, group.entries.len());
-        for (mut entry, answer) in group.entries.into_iter().zip(answers) {
-            match answer {
-                EntryAnswer::Taken { shard } => {
-                    news |= self.routes.learn(entry.bucket, shard, sent, now);
-                    by_shard.entry(self.routes.paced(Some(shard), entry.bucket)).or_default().taken += 1;
-                    self.landed(entry.payload);
-                }
-                EntryAnswer::Throttled { shard, error } => {
-                    trouble.get_or_insert(error);
-                    if let Some(shard) = shard {
-                        news |= self.routes.learn(entry.bucket, shard, sent, now);
-                    }
-                    let shard = self.routes.paced(shard.as_deref(), entry.bucket);
-                    by_shard.entry(shard).or_default().throttled += 1;
-                    Stats::add(&self.producer.stats.entries_throttled, 1);
-                    entry.tries += 1;
-                    self.queue.put_back(entry, &self.routes, now);
-                }
-                EntryAnswer::Failed { error } => {
-                    trouble.get_or_insert(error);
-                    failed += 1;
-                    entry.tries += 1;
-                    let pause = entry_pause(entry.tries);
-                    self.queue.rest(entry, now + pause);
-                }
-            }
-        }
-        Stats::add(&self.producer.stats.entries_sent, entries);
-        Stats::add(&self.producer.stats.entries_failed, failed);
-        if news {
-            self.queue.route(&self.routes, now);
-        }
-        for (shard, Taken { taken, throttled }) in by_shard {
-            match throttled {
-                0 => self.queue.on_taken(shard.as_ref(), &self.routes, now),
-                _ => {
-                    let part = f64::from(taken) / f64::from(taken + throttled);
-                    self.queue.on_throttled(shard.as_ref(), sent, part, &self.routes, now);
-                }
-            }
-        }
-        match is_progress {
-            true => self.health.on_answer(),
-            false => self.health.on_failure(sent, now),
-        }
+        let entries = group.entries.len();
+        let Settled { landed, throttled, failed, trouble } = self.paced.settle(group, answers, sent, now);
+        let stats = &self.producer.stats;
+        Stats::add(&stats.entries_sent, entries);
+        Stats::add(&stats.entries_throttled, throttled);
+        Stats::add(&stats.entries_failed, failed);
+        landed.into_iter().for_each(|frame| self.landed(frame));
         if let Some(error) = trouble {
-            let retried =
-                answers.iter().filter(|answer| !matches!(answer, EntryAnswer::Taken { .. })).count();
-            self.complain(retried, error, now);
+            self.complain(throttled + failed, &error, now);
         }
         self.report_distribution(now);
     }
@@ -202,32 +152,22 @@ impl<'a> Sending<'a> {
                 "call refused; its halves are sent"
             );
             let entries = group.entries.split_off(group.entries.len() / 2);
-            self.queue.push_group(Group { entries, is_tried: false });
-            self.queue.push_group(Group { is_tried: false, ..group });
+            self.paced.queue.push_group(Group { entries, is_tried: false });
+            self.paced.queue.push_group(Group { is_tried: false, ..group });
             return;
         }
         match stream {
-            Some(Ok(_)) => self.queue.push_group(Group { is_tried: true, ..group }),
+            Some(Ok(_)) => self.paced.queue.push_group(Group { is_tried: true, ..group }),
             Some(Err(unusable)) => {
-                self.health.on_failure(now, now);
+                self.paced.health.on_failure(now, now);
                 self.complain(1, &format!("{error}; {unusable}"), now);
                 // By itself again, and before all others: they would only be refused as well.
-                self.queue.push_group(group);
+                self.paced.queue.push_group(group);
             }
             None => {
                 self.refused.extend(group.entries.into_iter().map(|entry| (entry.payload, error.to_string())))
             }
         }
-    }
-
-    /// The whole call is sent again, as part of other calls unless it was a group.
-    fn send_again(&mut self, group: Group<RegionFrame>, error: &str, now: Instant) {
-        let frames = group.entries.len();
-        for mut entry in group.entries {
-            entry.tries += 1;
-            self.queue.put_back(entry, &self.routes, now);
-        }
-        self.complain(frames, error, now);
     }
 
     fn complain(&mut self, frames: usize, error: &str, now: Instant) {
@@ -251,17 +191,17 @@ impl<'a> Sending<'a> {
         if now >= self.swept + SWEEP_INTERVAL {
             self.swept = now;
             let clock_ms = now_ms();
-            let out = self.queue.sweep(|frame| is_out(frame, clock_ms));
+            let out = self.paced.queue.sweep(|frame| is_out(frame, clock_ms));
             self.leave_out(out, clock_ms);
-            self.routes.forget(now);
-            self.queue.forget(&self.routes);
+            self.paced.routes.forget(now);
+            self.paced.queue.forget(&self.paced.routes);
         }
         let stats = &self.producer.stats;
-        let (answers, backlog) = (self.health.answers(), self.queue.time_to_send());
+        let (answers, backlog) = (self.paced.health.answers(), self.paced.queue.time_to_send());
         self.is_ready = answers && backlog < if self.is_ready { BACKLOG_MAX } else { BACKLOG_SHORT };
         self.producer.readiness.set(self.is_ready);
         self.producer.answers.send_if_modified(|told| std::mem::replace(told, answers) != answers);
-        stats.set_state(answers, self.queue.len(), self.queue.share_min());
+        stats.set_state(answers, self.paced.queue.len(), self.paced.queue.share_min());
     }
 
     fn leave_out(&self, frames: Vec<RegionFrame>, clock_ms: u64) {
@@ -288,7 +228,7 @@ impl<'a> Sending<'a> {
         match ended {
             Ok(Ok(summary)) => {
                 if let Some(is_self_distributing) = summary.is_self_distributing {
-                    self.routes.set_self_distributing(is_self_distributing);
+                    self.paced.routes.set_self_distributing(is_self_distributing);
                     self.report_distribution(now);
                 }
             }
@@ -300,7 +240,7 @@ impl<'a> Sending<'a> {
                 );
                 // Other errors say nothing of puts: permissions, for one, are given call by call.
                 if matches!(error.class, Class::Transient | Class::NotFound) {
-                    self.health.on_failure(now, now);
+                    self.paced.health.on_failure(now, now);
                 }
             }
             Err(panicked) => tracing::error!(region = self.region(), error = %panicked, "look panicked"),
@@ -308,13 +248,13 @@ impl<'a> Sending<'a> {
     }
 
     fn report_distribution(&mut self, now: Instant) {
-        let is_self_distributing = self.routes.is_self_distributing();
+        let is_self_distributing = self.paced.routes.is_self_distributing();
         if is_self_distributing == self.reported_self_distributing {
             return;
         }
         self.reported_self_distributing = is_self_distributing;
         self.producer.stats.set_self_distributing(is_self_distributing);
-        self.queue.route(&self.routes, now);
+        self.paced.queue.route(&self.paced.routes, now);
         if is_self_distributing {
             tracing::warn!(
                 region = self.region(),
@@ -333,22 +273,10 @@ impl<'a> Sending<'a> {
     }
 }
 
-/// What one shard took of a request, and what it did not.
-#[derive(Default)]
-struct Taken {
-    taken: u32,
-    throttled: u32,
-}
-
 fn is_out(frame: &RegionFrame, clock_ms: u64) -> bool {
     is_old(frame, clock_ms) || frame.is_worthless()
 }
 
 fn is_old(frame: &RegionFrame, clock_ms: u64) -> bool {
     u128::from(clock_ms.saturating_sub(frame.read_ms)) > COPY_AGE_MAX.as_millis()
-}
-
-fn entry_pause(tries: u32) -> Duration {
-    let first = ENTRY_PAUSE_FIRST * 2_u32.saturating_pow(tries.saturating_sub(1).min(10));
-    Backoff::new(first, ENTRY_PAUSE_MAX).next_pause()
 }

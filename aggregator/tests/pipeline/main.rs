@@ -21,6 +21,7 @@ mod world;
 
 mod poison;
 mod producer;
+mod dispatch;
 mod heartbeats;
 mod expiry;
 mod running;
