@@ -2,7 +2,10 @@
 //!
 //! A reducer takes whatever waits for it, keeps the newest change of each key, applies these in one call, and
 //! acks them together with the ones they replaced. While a call is under way the next changes gather, so
-//! batches grow with the load, and an idle reducer applies at once.
+//! batches grow with the load, and an idle reducer applies at once. Rows of backfills are no changes, and go by
+//! themselves: [`backfill`].
+
+mod backfill;
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
@@ -72,10 +75,14 @@ impl Reducer {
             {
                 routed.extend(more);
             }
-            let received = routed.len();
-            let newest = newest_of_each_key(routed);
+            let (backfills, changes): (Vec<_>, Vec<_>) =
+                routed.into_iter().partition(|routed| routed.change.kind == ChangeKind::Backfill);
+            let received = changes.len();
+            let newest = newest_of_each_key(changes);
             Stats::add(&self.stats.changes_coalesced, received - newest.len());
+            // Changes first: nobody waits for what was there before. In which order does not matter to the cache.
             self.apply_all(newest).await;
+            self.backfill_all(backfills).await;
         }
     }
 
@@ -141,16 +148,16 @@ impl Reducer {
         };
         Stats::add(counter, 1);
         if outcome == Outcome::Applied && newest.change.kind == ChangeKind::Invalidate {
-            self.ask_master(&newest.change);
+            self.ask_master(&newest.change.table, &newest.change.key);
         }
         newest.acks.into_iter().for_each(Ack::done);
     }
 
     /// An entry without its item is filled from the master, after the change is done: fills are shed when there are
     /// too many, changes never.
-    fn ask_master(&self, change: &Change) {
+    fn ask_master(&self, table: &Arc<str>, key: &Bytes) {
         let Some(filler) = &self.filler else { return };
-        let taken = filler.offer([ItemId::new(change.table.clone(), change.key.clone())]);
+        let taken = filler.offer([ItemId::new(table.clone(), key.clone())]);
         Stats::add(&self.stats.fills_asked, taken);
         Stats::add(&self.stats.fills_shed, 1 - taken);
     }

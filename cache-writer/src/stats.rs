@@ -7,7 +7,7 @@ use warmcast_common::consumer::{ByteBudget, Lags};
 use warmcast_common::dead_letter::{Counts, ReasonClass};
 
 /// Counters since the process started. Every change received is in the end applied, stale, left absent, covered,
-/// skipped, coalesced or failed; the invalidation that stands for a failed one is applied beside.
+/// skipped, coalesced, failed, or one of the backfills; the invalidation that stands for a failed one is applied beside.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Changes unpacked from frames.
@@ -26,6 +26,15 @@ pub struct Stats {
     pub changes_coalesced: AtomicU64,
     /// Changes that cannot be read, or that the cache will never take.
     pub changes_failed: AtomicU64,
+    /// Rows of backfills written where nothing was.
+    pub backfills_written: AtomicU64,
+    /// Rows of backfills whose keys had an entry.
+    pub backfills_occupied: AtomicU64,
+    /// Rows of backfills that came too late to be believed: their keys are offered to be filled.
+    pub backfills_too_late: AtomicU64,
+    /// Rows of backfills that are not cached: of tables that cache what is read, or too large, or in another shape than
+    /// their table's policy says. They are misses.
+    pub backfills_refused: AtomicU64,
     /// Records and changes set aside.
     pub dead_letters: Arc<Counts>,
     /// Changes applied again because the cache could not be reached.
@@ -57,6 +66,10 @@ impl Stats {
             changes_skipped = self.changes_skipped.load(Relaxed),
             changes_coalesced = self.changes_coalesced.load(Relaxed),
             changes_failed = self.changes_failed.load(Relaxed),
+            backfills_written = self.backfills_written.load(Relaxed),
+            backfills_occupied = self.backfills_occupied.load(Relaxed),
+            backfills_too_late = self.backfills_too_late.load(Relaxed),
+            backfills_refused = self.backfills_refused.load(Relaxed),
             dead_letters = self.dead_letters.total(),
             dead_letters_undecodable = self.dead_letters.of(ReasonClass::UndecodableRecord),
             dead_letters_undecodable_changes = self.dead_letters.of(ReasonClass::UndecodableChange),

@@ -60,6 +60,7 @@ fn arguments(
         ChangeKind::Put => (EntryKind::Live, Some(shape_encoded(policy, &change.payload)?)),
         ChangeKind::Delete | ChangeKind::Expire => (EntryKind::Tombstone, None),
         ChangeKind::Invalidate => (EntryKind::Invalid, None),
+        ChangeKind::Backfill => return Err(Refusal::IsBackfill),
     };
     let ttl = match &shaped {
         Some(shaped) => live_ttl(policy, shaped),
@@ -161,6 +162,8 @@ mod tests {
         let policy = TablePolicy { payload, ..policy };
         assert!(matches!(of(&policy, &change(ChangeKind::Put, "\u{0}")), Err(Refusal::Shape(_))));
         assert!(of(&policy, &change(ChangeKind::Delete, "")).is_ok());
+        let refusal = of(&policy, &change(ChangeKind::Backfill, "\u{0}")).err();
+        assert_eq!(refusal, Some(Refusal::IsBackfill), "what has no position is never applied");
     }
 
     #[test]

@@ -23,10 +23,19 @@ use crate::{
 /// counts as late, because a late change leaves no trace where nothing is there.
 const PAGE_AGE_MAX: Duration = Duration::from_secs(30);
 
+/// How far the clock of the machine that read a page may be ahead of ours, as far as that shows: a page that is from
+/// further in the future is too late. What does not show, because the page was on its way for longer than that, must be
+/// below 10 s: by so much every bound of a page is tighter than that of the changes that it must not overtake.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(2);
+
 /// When the read of a page began. Take it before the first byte of the request is sent.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadStart {
+    /// When this was made.
     monotonic: Instant,
+    /// How long ago the read began then.
+    age: Duration,
+    /// When the read began.
     wall: SystemTime,
 }
 
@@ -34,13 +43,27 @@ impl ReadStart {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
-        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+        Self { monotonic: Instant::now(), age: Duration::ZERO, wall: SystemTime::now() }
+    }
+
+    /// When another machine's clock showed this, in milliseconds since the Unix epoch. None: that is in the future by
+    /// more than clocks differ, so one of the two is wrong and nothing is known of the page's age: it is too late.
+    #[must_use]
+    pub fn at_ms(read_ms: u64) -> Option<Self> {
+        let wall = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(read_ms))?;
+        let age = match wall.elapsed() {
+            Ok(age) => age,
+            Err(ahead) if ahead.duration() <= CLOCK_AHEAD_MAX => Duration::ZERO,
+            Err(_) => return None,
+        };
+        Some(Self { monotonic: Instant::now(), age, wall })
     }
 
     /// How long ago that was. Whichever clock says longer: the one stands still while the machine is suspended,
     /// the other can be set back.
     fn elapsed(self) -> Duration {
-        self.monotonic.elapsed().max(self.wall.elapsed().unwrap_or_default())
+        let monotonic = self.monotonic.elapsed().saturating_add(self.age);
+        monotonic.max(self.wall.elapsed().unwrap_or_default())
     }
 }
 
@@ -115,6 +138,33 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::shape::wall_clock_ms;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_grows_old_by_whichever_clock_says_more() {
+        let hour = Duration::from_hours(1);
+        let now = ReadStart::now();
+        let minute_ago = ReadStart::at_ms(wall_clock_ms() - 60_000).unwrap();
+        // Only the monotonic clock goes on.
+        tokio::time::advance(hour).await;
+        assert!(now.elapsed() >= hour && now.elapsed() < hour + Duration::from_secs(30));
+        let expected = hour + Duration::from_mins(1);
+        assert!(
+            minute_ago.elapsed() >= expected && minute_ago.elapsed() < expected + Duration::from_secs(30)
+        );
+        // Only the wall clock has gone on since.
+        let suspended = ReadStart { wall: SystemTime::now() - 3 * hour, ..now };
+        assert!(suspended.elapsed() >= 3 * hour);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_a_little_ahead_makes_a_page_of_now_and_one_far_ahead_makes_none() {
+        let ahead = ReadStart::at_ms(wall_clock_ms() + 1_500).unwrap();
+        assert!(ahead.elapsed() < Duration::from_secs(1));
+        assert!(ReadStart::at_ms(wall_clock_ms() + 60_000).is_none());
+        assert!(ReadStart::at_ms(u64::MAX).is_none());
+        assert!(ReadStart::at_ms(0).is_some_and(|long_ago| long_ago.elapsed() > PAGE_AGE_MAX));
+    }
 
     #[test]
     fn a_table_that_caches_what_is_read_is_not_backfilled() {

@@ -76,6 +76,9 @@ pub enum Refusal {
     /// The item cannot be shaped as its table's policy says.
     #[error(transparent)]
     Shape(#[from] ShapeError),
+    /// What a read of the master found is no change: `Cache::backfill` takes it.
+    #[error("a backfill is not a change, and is not applied as one")]
+    IsBackfill,
     /// A backfill of a table that caches only what is read.
     #[error("its table caches only what is read, and is not backfilled")]
     NotBackfilled,

@@ -660,7 +660,7 @@ fn entry_kind(kind: ChangeKind) -> EntryKind {
     match kind {
         ChangeKind::Put => EntryKind::Live,
         ChangeKind::Delete | ChangeKind::Expire => EntryKind::Tombstone,
-        ChangeKind::Invalidate => EntryKind::Invalid,
+        ChangeKind::Invalidate | ChangeKind::Backfill => EntryKind::Invalid,
     }
 }
 

@@ -18,9 +18,10 @@ pub struct Change {
     /// What happened.
     pub kind: ChangeKind,
     /// When it happened in the master table: milliseconds since the Unix epoch, rounded down to the second by
-    /// DynamoDB (AWS: `StreamRecord.ApproximateCreationDateTime`). For lag and age, never for order.
+    /// DynamoDB (AWS: `StreamRecord.ApproximateCreationDateTime`). For lag and age, never for order. Of a backfill:
+    /// when the read began.
     pub created_ms: u64,
-    /// Put: an encoded [`Item`](crate::item::Item) of at most 400 KiB or so; else empty. Opaque after it was
+    /// Put, backfill: an encoded [`Item`](crate::item::Item) of at most 400 KiB or so; else empty. Opaque after it was
     /// made: nothing on the way to the reader looks into it, so a change costs no decoding.
     pub payload: Bytes,
 }
@@ -36,6 +37,21 @@ pub enum ChangeKind {
     Expire,
     /// Its state is unknown: readers must treat the key as a miss.
     Invalidate,
+    /// Not a change: what a strongly consistent read of the master table found, which began at `created_ms` on the
+    /// reader's clock, taken before the request was sent. The position is [`Position::ZERO`], because a read tells
+    /// none. It is written only where nothing is, while it is young: rule 8 of `docs/cache-protocol.md`.
+    Backfill,
+}
+
+impl ChangeKind {
+    /// Whether there is an item in the payload.
+    #[must_use]
+    pub const fn has_item(self) -> bool {
+        match self {
+            Self::Put | Self::Backfill => true,
+            Self::Delete | Self::Expire | Self::Invalidate => false,
+        }
+    }
 }
 
 /// Payloads are user data and can be large: their length is all that is shown.
@@ -65,7 +81,8 @@ pub(crate) mod tests {
             Just(ChangeKind::Put),
             Just(ChangeKind::Delete),
             Just(ChangeKind::Expire),
-            Just(ChangeKind::Invalidate)
+            Just(ChangeKind::Invalidate),
+            Just(ChangeKind::Backfill)
         ];
         let bytes = |len_max| prop::collection::vec(any::<u8>(), 0..len_max).prop_map(Bytes::from);
         ("[a-c]{0,2}", bytes(20), any_position(), kind, any::<u64>(), bytes(300)).prop_map(

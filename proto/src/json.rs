@@ -123,12 +123,9 @@ struct Read<'a> {
 /// The document of a change that was asked for at `read_ms` (milliseconds since the Unix epoch; 0: not known).
 ///
 /// # Errors
-/// The payload of a put is not an item.
+/// The payload of a put or backfill is not an item.
 pub fn encode(change: &Change, read_ms: u64) -> Result<Vec<u8>, ItemError> {
-    let item = match change.kind {
-        ChangeKind::Put => Some(decode_item(change.payload.clone())?),
-        ChangeKind::Delete | ChangeKind::Expire | ChangeKind::Invalidate => None,
-    };
+    let item = change.kind.has_item().then(|| decode_item(change.payload.clone())).transpose()?;
     let text = str::from_utf8(&change.key).ok();
     let written = Written {
         warmcast: VERSION,
@@ -168,7 +165,7 @@ pub fn partition_key(key: &[u8]) -> String {
     }
 }
 
-/// Reads a document. The payload of a put is the encoded item, byte by byte what [`encode`] was given.
+/// Reads a document. The payload of a put or backfill is the encoded item, byte by byte what [`encode`] was given.
 ///
 /// # Errors
 /// The bytes are not a document of this version.
@@ -227,9 +224,10 @@ impl Read<'_> {
         let identity = self.identity()?;
         let name = self.kind.ok_or(JsonError::Missing("kind"))?;
         let kind = kind_of(&name).ok_or(JsonError::UnknownKind)?;
-        let payload = match kind {
-            ChangeKind::Put => encode_item(&read_item(self.item.ok_or(JsonError::Missing("item"))?)?),
-            ChangeKind::Delete | ChangeKind::Expire | ChangeKind::Invalidate => Bytes::new(),
+        let payload = if kind.has_item() {
+            encode_item(&read_item(self.item.ok_or(JsonError::Missing("item"))?)?)
+        } else {
+            Bytes::new()
         };
         Ok(Change { kind, payload, ..identity })
     }
@@ -247,12 +245,13 @@ fn kind_name(kind: ChangeKind) -> &'static str {
         ChangeKind::Delete => "delete",
         ChangeKind::Expire => "expire",
         ChangeKind::Invalidate => "invalidate",
+        ChangeKind::Backfill => "backfill",
     }
 }
 
 fn kind_of(name: &str) -> Option<ChangeKind> {
-    let kinds = [ChangeKind::Put, ChangeKind::Delete, ChangeKind::Expire, ChangeKind::Invalidate];
-    kinds.into_iter().find(|kind| kind_name(*kind) == name)
+    use ChangeKind::{Backfill, Delete, Expire, Invalidate, Put};
+    [Put, Delete, Expire, Invalidate, Backfill].into_iter().find(|kind| kind_name(*kind) == name)
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ impl Cache {
         self.sees = match change.kind {
             ChangeKind::Put => Some(Some(change.payload.clone())),
             ChangeKind::Delete | ChangeKind::Expire => Some(None),
-            ChangeKind::Invalidate => None,
+            ChangeKind::Invalidate | ChangeKind::Backfill => None,
         };
     }
 

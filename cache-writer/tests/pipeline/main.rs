@@ -31,4 +31,5 @@ mod inflation;
 mod poison;
 mod redrive;
 mod protocol;
+mod backfills;
 mod aggregated;

@@ -31,28 +31,28 @@ async fn throughout(what: &str, condition: impl AsyncFn() -> bool) {
 }
 
 /// A frame whose changes were read from their table's stream two minutes ago.
-fn late_frame(changes: &[Change]) -> Vec<u8> {
+pub(crate) fn late_frame(changes: &[Change]) -> Vec<u8> {
     let mut builder = FrameBuilder::new();
     changes.iter().for_each(|change| builder.push(change));
     builder.read_at(now_ms() - 120_000);
     builder.finish(&mut Compressor::new(Compression::None).unwrap()).unwrap().to_vec()
 }
 
-fn item_of(attributes: &[(&str, &str)]) -> Item {
+pub(crate) fn item_of(attributes: &[(&str, &str)]) -> Item {
     let attribute = |(name, value): &(&str, &str)| ((*name).to_owned(), Value::S((*value).to_owned()).into());
     Item { attributes: attributes.iter().map(attribute).collect::<BTreeMap<_, _>>() }
 }
 
 impl World {
     /// The table, with one item.
-    async fn put_into_master(&self, id: &str, color: &str) {
+    pub(crate) async fn put_into_master(&self, id: &str, color: &str) {
         self.dynamodb.create_table("profiles", StreamViewType::KeysOnly).await;
         let put = self.dynamodb.client.put_item().table_name("profiles");
         let put = put.item("id", AttributeValue::S(id.to_owned()));
         put.item("color", AttributeValue::S(color.to_owned())).send().await.unwrap();
     }
 
-    fn fallback(&self) -> FallbackConfig {
+    pub(crate) fn fallback(&self) -> FallbackConfig {
         FallbackConfig {
             dynamodb: service(&self.dynamodb.url),
             master: MasterConfig::default(),
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    async fn until_kind(&self, key: &str, kind: EntryKind) {
+    pub(crate) async fn until_kind(&self, key: &str, kind: EntryKind) {
         until(&format!("{key} is {kind:?}"), async || {
             self.entry(key).await.is_some_and(|(header, _)| header.kind() == kind)
         })

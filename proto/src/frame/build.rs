@@ -343,6 +343,7 @@ fn wire_kind(kind: ChangeKind) -> u8 {
         ChangeKind::Delete => generated::Kind::Delete,
         ChangeKind::Expire => generated::Kind::Expire,
         ChangeKind::Invalidate => generated::Kind::Invalidate,
+        ChangeKind::Backfill => generated::Kind::Backfill,
     };
     kind as u8
 }

@@ -311,6 +311,7 @@ fn read_change(
         generated::Kind::Delete => ChangeKind::Delete,
         generated::Kind::Expire => ChangeKind::Expire,
         generated::Kind::Invalidate => ChangeKind::Invalidate,
+        generated::Kind::Backfill => ChangeKind::Backfill,
         // What the enum does not know reads as unspecified.
         generated::Kind::Unspecified => return Err(ChangeErrorReason::UnknownKind { kind: wire.kind }),
     };

@@ -64,6 +64,7 @@ fn wire_change(change: &Change, table: usize) -> generated::Change {
             ChangeKind::Delete => generated::Kind::Delete,
             ChangeKind::Expire => generated::Kind::Expire,
             ChangeKind::Invalidate => generated::Kind::Invalidate,
+            ChangeKind::Backfill => generated::Kind::Backfill,
         }
         .into(),
         created_ms: change.created_ms,
@@ -554,6 +555,15 @@ fn the_bytes_of_a_frame_are_what_they_always_were() {
             "12271206757365722d311801220c0d4589e51f50e83280fcce8328013080e0bef5f5333a046974656d"
         )
     );
+}
+
+#[test]
+fn the_bytes_of_a_backfill_are_what_they_always_were() {
+    let backfill = Change { position: Position::ZERO, ..change(ChangeKind::Backfill, b"item") };
+    let frame = build(std::slice::from_ref(&backfill), Compression::None);
+    let hex: String = frame.iter().skip(HEADER_LEN).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, concat!("0a0870726f66696c6573", "12171206757365722d3128053080e0bef5f5333a046974656d"));
+    assert_eq!(decode_all(frame), [backfill]);
 }
 
 #[test]

@@ -93,7 +93,7 @@ pub struct FrameBody {
     #[prost(message, repeated, tag = "2")]
     pub changes: ::prost::alloc::vec::Vec<Change>,
     /// Every change of any of the tables whose `created_ms` is below this (milliseconds since the Unix epoch) was put
-    /// into this Kinesis stream before this record. 0: the frame says nothing of it. Who does not know the field loses
+    /// into this Kinesis stream before this record (backfills are no changes of the table). 0: the frame says nothing of it. Who does not know the field loses
     /// nothing but the freshness that it tells.
     #[prost(uint64, tag = "3")]
     pub watermark_ms: u64,
@@ -123,10 +123,11 @@ pub struct Change {
     #[prost(enumeration = "Kind", tag = "5")]
     pub kind: i32,
     /// When the change was made in the master table, in milliseconds since the Unix epoch. DynamoDB rounds the
-    /// time down to the second: good for measuring lag, not for ordering.
+    /// time down to the second: good for measuring lag, not for ordering. BACKFILL: when the read began, by the clock of
+    /// the reading machine, taken before the request was sent.
     #[prost(uint64, tag = "6")]
     pub created_ms: u64,
-    /// PUT: an encoded `Item`. Else empty.
+    /// PUT, BACKFILL: an encoded `Item`. Else empty.
     #[prost(bytes = "bytes", tag = "7")]
     pub payload: ::prost::bytes::Bytes,
 }
@@ -144,6 +145,10 @@ pub enum Kind {
     Expire = 3,
     /// The item's state is unknown. Readers must treat the key as a miss.
     Invalidate = 4,
+    /// Not a change: the item is `payload`, as a strongly consistent read of the master table found it that began at
+    /// `created_ms`. Its generation and sequence are 0, because a read tells no position. It is for readers that have
+    /// nothing for the key, and only while the read is young: docs/cache-protocol.md, rule 8.
+    Backfill = 5,
 }
 impl Kind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -157,6 +162,7 @@ impl Kind {
             Self::Delete => "DELETE",
             Self::Expire => "EXPIRE",
             Self::Invalidate => "INVALIDATE",
+            Self::Backfill => "BACKFILL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -167,6 +173,7 @@ impl Kind {
             "DELETE" => Some(Self::Delete),
             "EXPIRE" => Some(Self::Expire),
             "INVALIDATE" => Some(Self::Invalidate),
+            "BACKFILL" => Some(Self::Backfill),
             _ => None,
         }
     }

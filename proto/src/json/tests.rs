@@ -42,7 +42,7 @@ fn read_with(members: Json) -> Result<Document, JsonError> {
 proptest! {
     #[test]
     fn changes_read_back_byte_by_byte(change in any_change(), item in any_item(), read_ms in any::<u64>()) {
-        let payload = if change.kind == ChangeKind::Put { encode_item(&item) } else { Bytes::new() };
+        let payload = if change.kind.has_item() { encode_item(&item) } else { Bytes::new() };
         let change = Change { payload, ..change };
         let document = decode(&encode(&change, read_ms).unwrap()).unwrap();
         let read_ms = Some(read_ms).filter(|&at_ms| at_ms > 0);
@@ -88,7 +88,7 @@ fn the_document_is_what_the_documentation_says() {
 }
 
 #[test]
-fn a_key_that_is_no_text_is_base64_and_only_a_put_has_an_item() {
+fn a_key_that_is_no_text_is_base64_and_a_deletion_has_no_item() {
     let change = Change {
         key: Bytes::from_static(b"\xff"),
         kind: ChangeKind::Expire,
@@ -100,6 +100,15 @@ fn a_key_that_is_no_text_is_base64_and_only_a_put_has_an_item() {
         "sequence": "4107372200000000044281155203", "created_ms": 1_784_000_000_000_u64,
     });
     assert_eq!(written(&change, 0), expected);
+}
+
+#[test]
+fn a_backfill_has_an_item_and_no_position() {
+    let backfill = Change { kind: ChangeKind::Backfill, position: Position::ZERO, ..change() };
+    let document = written(&backfill, 5);
+    assert_eq!((&document["kind"], &document["sequence"]), (&json!("backfill"), &json!("0")));
+    assert_eq!((&document["generation"], &document["item"]), (&json!(0), &json!({"age": {"N": "42"}})));
+    assert_eq!(decode(document.to_string().as_bytes()).unwrap().change, Some(backfill));
 }
 
 #[test]

@@ -61,6 +61,10 @@ impl Cache {
     }
 
     fn apply_change(&mut self, change: &Change) -> bool {
+        // Nobody backfills these regions.
+        if change.kind == ChangeKind::Backfill {
+            return false;
+        }
         let order = Ledger::order(self.first_sequence, change.position);
         let place = key_of(&change.key).and_then(|key| usize::try_from(key).ok());
         let Some(entry) = place.and_then(|place| self.entries.get_mut(place)) else { return false };
@@ -74,7 +78,7 @@ impl Cache {
             // A copy: the change's bytes would keep its whole frame.
             ChangeKind::Put => State::Row(Bytes::copy_from_slice(&change.payload)),
             ChangeKind::Delete | ChangeKind::Expire => State::Deleted,
-            ChangeKind::Invalidate => State::Unknown,
+            ChangeKind::Invalidate | ChangeKind::Backfill => State::Unknown,
         };
         true
     }
