@@ -19,6 +19,7 @@ pub mod freshness;
 pub mod run;
 pub mod import;
 pub mod redrive;
+pub mod verify;
 
 pub use config::Config;
 pub use run::run;

@@ -5,6 +5,8 @@
 
 mod item;
 
+pub use item::Written as ItemJson;
+
 use std::sync::Arc;
 
 use base64::Engine as _;

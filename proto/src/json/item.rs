@@ -14,8 +14,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::item::{AttributeValue, BinarySet, Item, List, Map, NumberSet, StringSet, Value};
 
-/// An item to write.
-pub(super) struct Written<'a>(pub(super) &'a Item);
+/// An item to write, in DynamoDB's JSON.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'a>(pub &'a Item);
 
 impl Serialize for Written<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
