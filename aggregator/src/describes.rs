@@ -5,6 +5,7 @@
 //! next listing, which tells of a hundred shards a call, finds the children.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use warmcast_common::consumer::Worker;
 use warmcast_common::limits::{
@@ -14,11 +15,20 @@ use warmcast_common::limits::{
 use crate::pace::Pace;
 
 /// The turns of this process. Cheap to clone; clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Describes {
     listings: Pace,
     children: Pace,
     worker: Option<Arc<Worker>>,
+    listing_interval: Duration,
+}
+
+impl Default for Describes {
+    /// The turns of a process that is alone.
+    fn default() -> Self {
+        let (listings, children) = (Pace::new(), Pace::new());
+        Self { listings, children, worker: None, listing_interval: DESCRIBE_STREAM_INTERVAL_MIN }
+    }
 }
 
 impl Describes {
@@ -27,9 +37,14 @@ impl Describes {
         Self { worker: Some(worker), ..Self::default() }
     }
 
+    /// The turns of a command while a fleet is at work, which has two thirds of what the service allows.
+    pub fn beside_a_fleet() -> Self {
+        Self { listing_interval: 3 * DESCRIBE_STREAM_INTERVAL_MIN, ..Self::default() }
+    }
+
     /// Waits for a turn to list a page of shards.
     pub async fn listing(&self) {
-        self.listings.turn(DESCRIBE_STREAM_INTERVAL_MIN).await;
+        self.listings.turn(self.listing_interval).await;
     }
 
     /// Waits for a turn to ask for a shard's children, unless too many wait for one.

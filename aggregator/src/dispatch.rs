@@ -31,10 +31,12 @@ use crate::record_format::RecordFormat;
 use crate::target::TargetStream;
 use delivery::{Delivery, Record};
 
+pub use delivery::DeliveryError;
+
 /// A region that takes nothing for so long fails the command.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Sends changes to chosen regions. Several may send at a time; in each region they take turns.
+/// Sends changes to chosen regions. Several may send at a time; in each region what waits goes together.
 #[derive(Debug)]
 pub struct Dispatch {
     batch: BatchConfig,
@@ -64,19 +66,9 @@ pub enum DispatchError {
     /// Found before anything was sent.
     #[error("nothing was sent: {}", list(.0))]
     Unusable(Vec<CallError>),
-    /// A stream refuses a call for what it is.
-    #[error("refused: {0}")]
-    Refused(CallError),
-    /// A stream takes nothing more.
-    #[error("{stream} has taken nothing for {} s: {error}; run it again when it does", waited.as_secs())]
-    Stuck {
-        /// The stream and its region.
-        stream: String,
-        /// For how long.
-        waited: Duration,
-        /// What it answered last.
-        error: String,
-    },
+    /// A stream does not take everything.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
     /// A frame could not be built.
     #[error(transparent)]
     Frame(#[from] BuildError),

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::import::{ImportKcl, import_kcl};
 use warmcast_aggregator::regions::{Regions, regions};
+use warmcast_aggregator::replay::{Replay, replay};
 use warmcast_common::daemon::{Daemon, Outcome};
 
 const EXAMPLES: &str = "\
@@ -35,6 +36,21 @@ Examples:
     aggregator regions forget --config aggregator.toml sa-east-1 --dry-run
     aggregator regions forget --config aggregator.toml sa-east-1";
 
+const REPLAY_EXAMPLES: &str = "\
+Changes keep their positions: a region's cache takes what it lacks, and nothing else. Stopped or killed, the same command \
+goes on where it was.
+Exit codes: 0 done; 1 done, and something needs a look; 2 refused, failed or stopped; 64 wrong flags or configuration, or \
+names, times or keys that are not there.
+
+Examples:
+  A region lost changes on their way in the last two hours. First, how much there is to read:
+    aggregator replay --config aggregator.toml --region eu-west-1 --since 2h --dry-run
+    aggregator replay --config aggregator.toml --region eu-west-1 --since 2h --bytes-per-s 500000
+  Some items of one table, to two regions:
+    aggregator replay --config aggregator.toml --region eu-west-1 --region us-west-2 --table profiles --keys-file keys.txt
+  From a dead letter's sequence number on:
+    aggregator replay --config aggregator.toml --region eu-west-1 --table profiles --from-sequence 49973800000000012345678901";
+
 /// The commands beside `run`.
 #[derive(Subcommand)]
 enum Command {
@@ -44,6 +60,9 @@ enum Command {
     /// The regions that the fleet feeds: where one is behind, and how one is forgotten.
     #[command(after_help = REGIONS_EXAMPLES)]
     Regions(Regions),
+    /// Send again what the tables' streams still hold, to chosen regions.
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(Replay),
 }
 
 fn main() -> ExitCode {
@@ -61,5 +80,6 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
     match command {
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
         Command::Regions(args) => regions(args, shutdown).await,
+        Command::Replay(args) => replay(args, shutdown).await,
     }
 }

@@ -89,16 +89,24 @@ pub fn key_shape(described: &TableDescription) -> Option<KeyShape> {
 /// # Errors
 /// When the call fails, or the table has no stream.
 pub async fn find_stream(client: &Client, table: &str) -> Result<TableStream, TableError> {
-    let answer = client
-        .describe_table()
-        .table_name(table)
-        .send()
-        .await
-        .map_err(|error| CallError::new("DescribeTable", format!("table {table}"), error))?;
-    stream_of(table, answer.table.unwrap_or_else(|| TableDescription::builder().build()))
+    stream_of(table, describe(client, table).await?)
 }
 
-fn stream_of(table: &str, described: TableDescription) -> Result<TableStream, TableError> {
+/// Describes a table.
+///
+/// # Errors
+/// When the call fails.
+pub async fn describe(client: &Client, table: &str) -> Result<TableDescription, CallError> {
+    let answer = client.describe_table().table_name(table).send().await;
+    let answer = answer.map_err(|error| CallError::new("DescribeTable", format!("table {table}"), error))?;
+    Ok(answer.table.unwrap_or_else(|| TableDescription::builder().build()))
+}
+
+/// The stream of a table that is described so.
+///
+/// # Errors
+/// When it has none, or the description lacks something.
+pub fn stream_of(table: &str, described: TableDescription) -> Result<TableStream, TableError> {
     let table = table.to_owned();
     let specification = described.stream_specification.filter(|specification| specification.stream_enabled);
     let (Some(specification), Some(stream_arn)) = (specification, described.latest_stream_arn) else {

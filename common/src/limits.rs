@@ -47,6 +47,14 @@ pub const DYNAMODB_STREAMS_PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// second have been reported as the limit, and a page holds up to 1,000 records.
 pub const DYNAMODB_STREAMS_READ_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
+/// How long a claim to a shard's second reader holds. DynamoDB Streams lets two processes read a shard (AWS: DynamoDB
+/// Developer Guide, "Reading and processing a stream").
+pub const GUEST_CLAIM: Duration = Duration::from_secs(60);
+/// Pause between two renewals of such a claim: a lane that was parked meanwhile waits for so long at most.
+pub const GUEST_RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause between two looks whether the second reader's place is free.
+pub const GUEST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Pause between two DescribeStream calls of the worker that lists a stream (AWS: ten a second for all callers).
 pub const DESCRIBE_STREAM_INTERVAL_MIN: Duration = Duration::from_millis(150);
 /// Pause between two DescribeStream calls of a whole fleet that ask for the children of one shard.

@@ -1,9 +1,12 @@
 //! The way to one region's stream: records are sent until it has all of them.
+//!
+//! One sends at a time, with several calls under way. Whoever comes meanwhile waits, and the next one whose turn it is
+//! sends what all of them have: so many small sendings take no more time on a long way than one large.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use warmcast_common::aws::CallError;
@@ -11,7 +14,6 @@ use warmcast_common::retry::{Backoff, Class};
 use warmcast_common::tool::Throttle;
 use warmcast_proto::key::{Buckets, explicit_hash_key};
 
-use super::DispatchError;
 use crate::producer::ProducerConfig;
 use crate::producer::paced::Paced;
 use crate::producer::queue::Group;
@@ -36,6 +38,33 @@ pub(super) struct Delivery {
     pub(super) throttle: Throttle,
     pub(super) patience: Duration,
     paced: Mutex<Paced<Record>>,
+    waiting: parking_lot::Mutex<Vec<Waiting>>,
+}
+
+/// What somebody wants to have sent.
+#[derive(Debug)]
+struct Waiting {
+    records: Vec<Record>,
+    /// Told what became of it. Dropped: who was to send it was dropped, and it is to be sent by another.
+    done: oneshot::Sender<Result<(), DeliveryError>>,
+}
+
+/// Why a stream does not have everything.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// It refuses a call for what it is.
+    #[error("refused: {0}")]
+    Refused(CallError),
+    /// It takes nothing more.
+    #[error("{stream} has taken nothing for {} s: {error}; run it again when it does", waited.as_secs())]
+    Stuck {
+        /// The stream and its region.
+        stream: String,
+        /// For how long.
+        waited: Duration,
+        /// What it answered last.
+        error: String,
+    },
 }
 
 /// A call that was made.
@@ -53,7 +82,8 @@ impl Delivery {
         patience: Duration,
     ) -> Self {
         let paced = Mutex::new(Paced::new(&config));
-        Self { target, config, buckets, throttle: Throttle::unlimited(), patience, paced }
+        let (throttle, waiting) = (Throttle::unlimited(), parking_lot::Mutex::default());
+        Self { target, config, buckets, throttle, patience, paced, waiting }
     }
 
     /// Whether the stream is there.
@@ -71,8 +101,37 @@ impl Delivery {
     }
 
     /// Sends these, and returns when the stream has them.
-    pub(super) async fn send(&self, records: Vec<Record>) -> Result<(), DispatchError> {
-        let mut sending = Sending { delivery: self, paced: self.paced.lock().await, failing: None };
+    pub(super) async fn send(&self, records: Vec<Record>) -> Result<(), DeliveryError> {
+        loop {
+            let (done, mut is_done) = oneshot::channel();
+            self.waiting.lock().push(Waiting { records: records.clone(), done });
+            let paced = tokio::select! {
+                biased;
+                told = &mut is_done => match told {
+                    Ok(told) => return told,
+                    Err(_) => continue,
+                },
+                paced = self.paced.lock() => paced,
+            };
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            let (all, told): (Vec<_>, Vec<_>) = waiting.into_iter().map(|of| (of.records, of.done)).unzip();
+            let sent = self.deliver(paced, all.concat()).await;
+            for done in told {
+                // Who is gone need not be told.
+                let _gone = done.send(sent.clone());
+            }
+            if let Ok(told) = is_done.await {
+                return told;
+            }
+        }
+    }
+
+    async fn deliver(
+        &self,
+        paced: MutexGuard<'_, Paced<Record>>,
+        records: Vec<Record>,
+    ) -> Result<(), DeliveryError> {
+        let mut sending = Sending { delivery: self, paced, failing: None };
         sending.take_in(records, Instant::now());
         let mut puts = JoinSet::new();
         loop {
@@ -134,14 +193,14 @@ impl Sending<'_> {
         self.paced.queue.next_at(now).map(|at| at.max(may))
     }
 
-    fn on_put(&mut self, made: Made, now: Instant) -> Result<(), DispatchError> {
+    fn on_put(&mut self, made: Made, now: Instant) -> Result<(), DeliveryError> {
         let Made { group, sent, answers } = made;
         let (is_progress, trouble) = match answers {
             Ok(answers) => {
                 let settled = self.paced.settle(group, &answers, sent, now);
                 (!settled.landed.is_empty(), settled.trouble)
             }
-            Err(error) if error.class == Class::Permanent => return Err(DispatchError::Refused(error)),
+            Err(error) if error.class == Class::Permanent => return Err(DeliveryError::Refused(error)),
             Err(error) => {
                 self.paced.send_again(group, &error, sent, now);
                 (false, Some(error.to_string()))
@@ -155,7 +214,7 @@ impl Sending<'_> {
         if waited < self.delivery.patience {
             return Ok(());
         }
-        Err(DispatchError::Stuck { stream: self.delivery.target.name(), waited, error })
+        Err(DeliveryError::Stuck { stream: self.delivery.target.name(), waited, error })
     }
 }
 

@@ -1,12 +1,14 @@
 //! What commands send, against Kinesis streams that follow a script.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use warmcast_aggregator::Config;
-use warmcast_aggregator::dispatch::{Dispatch, DispatchError, Sent};
+use warmcast_aggregator::dispatch::{DeliveryError, Dispatch, DispatchError, Sent};
 use warmcast_aggregator::record_format::RecordFormat;
 use warmcast_common::consumer::Lanes;
 use warmcast_common::limits::PUT_RECORDS_ENTRIES_MAX;
@@ -171,7 +173,7 @@ async fn a_call_that_is_refused_for_what_it_is_fails_at_once() {
     let region = FakeKinesis::start([Answer::Fails(400, "ValidationException")]).await;
     let dispatch = Dispatch::connect(&of(&[&region]), &[0]).await.unwrap();
     let error = dispatch.send(many(1, Lanes::one(0)), READ_MS).await.unwrap_err();
-    assert!(matches!(error, DispatchError::Refused(_)), "{error}");
+    assert!(matches!(error, DispatchError::Delivery(DeliveryError::Refused(_))), "{error}");
     assert!(error.to_string().contains("stream warmcast in region-0"), "{error}");
 }
 
@@ -206,23 +208,53 @@ async fn a_limited_dispatch_sends_so_many_bytes_a_second_to_each_region() {
 }
 
 #[tokio::test]
-async fn several_send_at_a_time_and_one_that_is_dropped_holds_up_nobody() {
+async fn what_waits_while_another_sends_goes_together_and_who_is_dropped_holds_up_nobody() {
     let region = FakeKinesis::start([]).await;
     let dispatch = Dispatch::connect(&of(&[&region]), &[0]).await.unwrap();
-    region.hold();
-    let dropped = dispatch.send(many(50, Lanes::one(0)), READ_MS);
-    let gone = tokio::select! {
-        _ = dropped => false,
-        () = until("a call is held", async || region.calls().len() == 1) => true,
+    let send = async |keys: std::ops::Range<usize>| {
+        let changes = keys.map(|key| (change(key, b""), Lanes::one(0))).collect();
+        dispatch.send(changes, READ_MS).await.unwrap().changes
     };
-    assert!(gone);
+    region.hold();
+    let (mut dropped, held) = (Box::pin(send(0..50)), async || region.calls().len() == 1);
+    // Others come while it has its turn.
+    let mut others = Box::pin(async { tokio::join!(send(100..110), send(110..120), send(120..130)) });
+    tokio::select! {
+        _ = &mut dropped => panic!("it is held"),
+        _ = &mut others => panic!("it is not their turn"),
+        () = until("a call is held", held) => {}
+    }
+    drop(dropped);
     region.release();
-    let (one, other) = (
-        dispatch.send(vec![(change(100, b""), Lanes::one(0))], READ_MS),
-        dispatch.send(vec![(change(101, b""), Lanes::one(0))], READ_MS),
-    );
-    let (one, other) = tokio::join!(one, other);
-    assert_eq!((one.unwrap().changes, other.unwrap().changes), (1, 1));
+    assert_eq!(others.await, (10, 10, 10));
+    assert_eq!(region.calls().len(), 2, "all that the others have, by whoever is first");
     let landed = keys(&region);
-    assert!(landed.ends_with(&[100, 101]), "{landed:?}");
+    assert!(landed.ends_with(&(100..130).collect::<Vec<_>>()), "{landed:?}");
+}
+
+#[tokio::test]
+async fn what_was_handed_to_one_that_is_dropped_is_sent_by_another() {
+    let region = FakeKinesis::start([]).await;
+    let dispatch = Arc::new(Dispatch::connect(&of(&[&region]), &[0]).await.unwrap());
+    region.hold();
+    let send = |key: usize| {
+        let dispatch = Arc::clone(&dispatch);
+        async move { dispatch.send(vec![(change(key, b""), Lanes::one(0))], READ_MS).await.unwrap() }
+    };
+    let mut first = JoinSet::new();
+    first.spawn(send(1));
+    until("the first is held", async || region.calls().len() == 1).await;
+    // One of these two sends for both when the first has gone, and is dropped itself.
+    let (mut second, mut third) = (JoinSet::new(), JoinSet::new());
+    second.spawn(send(2));
+    tokio::task::yield_now().await;
+    third.spawn(send(3));
+    tokio::task::yield_now().await;
+    first.shutdown().await;
+    until("the second sends for both", async || region.calls().len() == 2).await;
+    assert!(region.calls()[1].iter().cloned().flat_map(changes).count() == 2, "{:?}", region.calls());
+    second.shutdown().await;
+    region.release();
+    third.join_next().await.unwrap().unwrap();
+    assert!(keys(&region).contains(&3));
 }

@@ -22,6 +22,7 @@ mod world;
 mod poison;
 mod producer;
 mod dispatch;
+mod replay;
 mod heartbeats;
 mod expiry;
 mod running;

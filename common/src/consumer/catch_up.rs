@@ -2,7 +2,8 @@
 //!
 //! One at a time on a shard (DynamoDB Streams lets two processes read one: the shard's own reader is the other), for the
 //! parked lanes that can take more now. It has its own window and its own byte budget, so that it takes nothing from
-//! those that are up to date. When it has handed on all that the shard's reader has read, the lanes join that one; when
+//! those that are up to date. A command may have the second reader's place for a while (`store/guest.rs`): it leaves when
+//! it learns that a lane is parked, and the pass begins then. When it has handed on all that the shard's reader has read, the lanes join that one; when
 //! all it handed on is done they are parked no more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::clock::now_ms;
-use crate::limits::WINDOW_RECORDS_MAX;
+use crate::limits::{GUEST_LOOK_INTERVAL, WINDOW_RECORDS_MAX};
 use crate::retry::Backoff;
 
 use super::ack::{AckStatus, LaneWatch, ShardAcks, earlier};
@@ -265,6 +266,7 @@ where
                 // One that was parked since may be ready while these are not.
                 () = self.acks.changed_until(others) => continue,
             }
+            self.second_place().await;
             // The semaphore is never closed.
             let Ok(permit) = self.lanes.passes.acquire().await else { return };
             // A turn may have been long in coming: whoever is ready no more must not hold it up for the others.
@@ -281,6 +283,21 @@ where
             }
             drop(permit);
             tokio::time::sleep(pauses.next_pause()).await;
+        }
+    }
+
+    /// Waits until no command reads the shard in the second reader's place. Without an answer nobody is waited for: lanes
+    /// go first, and the state table may be gone for longer than any claim lasts.
+    async fn second_place(&self) {
+        let (store, mut is_told) = (self.worker.store(), false);
+        while let Ok(Some(lease)) = store.lease(&self.lease.stream, &self.lease.shard).await
+            && let Some(guest) = lease.guest.filter(|guest| guest.is_live(now_ms()))
+        {
+            if !std::mem::replace(&mut is_told, true) {
+                let (shard, guest) = (&*self.lease.shard, guest.name);
+                tracing::info!(shard, guest, "catching up waits for a command that reads the shard");
+            }
+            tokio::time::sleep(GUEST_LOOK_INTERVAL).await;
         }
     }
 

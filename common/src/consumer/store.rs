@@ -5,7 +5,7 @@
 //! | `pk` | `sk` | attributes |
 //! |---|---|---|
 //! | `stream#STREAM` | `begun` | the stream is consumed, begun at `start`; `listed` when two listings found no shard without a lease |
-//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given`, `rewind`, `target_state`, `settling_ms`, `lanes`, `parked`; of a finished shard `ended_ms`, `watermark_ms` |
+//! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given`, `rewind`, `target_state`, `settling_ms`, `lanes`, `parked`, `guest`; of a finished shard `ended_ms`, `watermark_ms` |
 //! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `covers`, `covers_digest`, `watermark_ms`, `parked`: how far its leases are, and for which lanes not |
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
 //! | `lanes` | `lane#LANE#STREAM` | the stream goes to the lane: `added_ms`, `begun`: every listed shard has it |
@@ -23,6 +23,7 @@ mod job;
 mod lane;
 mod parked;
 mod lease;
+mod guest;
 mod stream;
 mod workers;
 
@@ -36,6 +37,7 @@ use crate::config::Section;
 use crate::retry::{Backoff, Class};
 
 pub use generation::{Generation, next_generation};
+pub use guest::{Claim, Guest};
 pub use job::Job;
 pub use lane::{Backfill, LaneState};
 pub use lease::{Begin, Ended, Lease, Onset, Progressed, Recipient};

@@ -1,9 +1,10 @@
 //! A processor of several lanes, each of which can be held up, and workers that read for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -172,6 +173,19 @@ impl LaneWorld {
     /// The lanes that are parked on a shard, as its lease has them.
     pub(crate) async fn parked(&self, shard: &str) -> ParkedLanes {
         self.table.lease(STREAM, shard).await.map(|lease| lease.parked).unwrap_or_default()
+    }
+
+    /// Writes a guest's claim into a lease, whatever else is there.
+    pub(crate) async fn set_guest(&self, shard: &str, name: &str, until_ms: u64) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let until_ms = AttributeValue::N(until_ms.to_string());
+        let guest = HashMap::from([("name".to_owned(), text(name)), ("until_ms".to_owned(), until_ms)]);
+        let update = self.table.client.update_item().table_name("state");
+        let update = update.key("pk", text(&format!("stream#{STREAM}")));
+        let update =
+            update.key("sk", text(&format!("shard#{shard}"))).update_expression("SET guest = :guest");
+        let update = update.expression_attribute_values(":guest", AttributeValue::M(guest));
+        update.send().await.expect("the claim is written");
     }
 
     /// Waits until a lane is parked on a shard.

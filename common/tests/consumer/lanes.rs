@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use warmcast_common::clock::now_ms;
+use warmcast_common::consumer::store::Claim;
 use warmcast_common::consumer::{Checkpoint, LaneStart};
 
 use super::lane_recorder::{LaneRunning, LaneWorld, PARK_AFTER};
@@ -268,6 +270,44 @@ async fn a_lane_that_is_taken_away_is_kept_where_it_was_until_a_command_forgets_
     world.until_checkpoint("a", "after:13").await;
     assert!(world.parked("a").await.is_empty());
     assert_eq!(world.recorder.arrived("west", "a"), (1..=12).collect::<Vec<_>>());
+    running.stop().await;
+}
+
+/// A command reads the shard in the second reader's place when a lane is parked: it is let go, and the lane waits for that.
+#[tokio::test]
+async fn a_parked_lane_is_caught_up_when_a_guest_has_left_and_not_before() {
+    let (world, running) = with_west_parked().await;
+    let store = &world.table.store;
+    let claim = async |name: &str| store.claim_guest(STREAM, "a", name, now_ms()).await.unwrap();
+    assert_eq!(claim("replay").await, Claim::Parked);
+    // One that came before the lease told of the parked lane.
+    world.set_guest("a", "replay", now_ms() + 30_000).await;
+    world.recorder.open("west");
+    running.ready("west", true);
+    let read = world.script.records_read("a");
+    throughout(Duration::from_millis(300), "it is not read twice", async || {
+        world.script.records_read("a") == read && world.recorder.arrived("west", "a").len() == 5
+    })
+    .await;
+    world.script.put("a", [10]);
+    world.until_arrived("east", "a", 1..=10).await;
+    assert_eq!(claim("replay").await, Claim::Parked, "its renewal is refused");
+    store.release_guest(STREAM, "a", "replay").await.unwrap();
+    world.until_arrived("west", "a", 1..=10).await;
+    world.until_none_is_parked("a").await;
+    assert!(matches!(claim("replay").await, Claim::Held { .. }), "it may come again");
+    running.stop().await;
+}
+
+/// It was killed, and nobody releases its claim.
+#[tokio::test]
+async fn a_parked_lane_does_not_wait_for_a_claim_whose_time_is_over() {
+    let (world, running) = with_west_parked().await;
+    world.set_guest("a", "replay", now_ms() + 500).await;
+    world.recorder.open("west");
+    running.ready("west", true);
+    world.until_arrived("west", "a", 1..=9).await;
+    world.until_none_is_parked("a").await;
     running.stop().await;
 }
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use warmcast_common::consumer::parked::{Lane, LaneOnset, LaneStart, Parked, ParkedLanes, lane_onset};
-use warmcast_common::consumer::store::{Begin, Ended, Lease, Onset, Progressed, StoreError};
+use warmcast_common::consumer::store::{Begin, Claim, Ended, Guest, Lease, Onset, Progressed, StoreError};
 use warmcast_common::consumer::{Checkpoint, Lanes, Shard};
+
+use warmcast_common::limits::GUEST_CLAIM;
 
 use super::table::Table;
 
@@ -142,4 +144,60 @@ async fn what_was_parked_after_the_lease_was_looked_at_is_not_forgotten_by_who_t
             assert_eq!(taken.parked, parked(&[("west", 9)]), "west never had 10 to 20");
         }
     }
+}
+
+const NOW_MS: u64 = 1_795_341_600_000;
+
+/// Some time after [`NOW_MS`], as a part of what a claim lasts.
+fn later(claims: f64) -> u64 {
+    NOW_MS + u64::try_from(GUEST_CLAIM.mul_f64(claims).as_millis()).unwrap()
+}
+
+#[tokio::test]
+async fn one_guest_has_the_second_readers_place_until_it_leaves_or_its_time_is_over() {
+    let table = Table::start().await;
+    let claim = async |name: &str, now_ms| table.store.claim_guest(STREAM, "a", name, now_ms).await.unwrap();
+    assert_eq!(claim("one", NOW_MS).await, Claim::NoLease);
+    let lease = held(&table, "a").await;
+    assert_eq!(lease.guest, None);
+    assert_eq!(claim("one", NOW_MS).await, Claim::Held { until_ms: later(1.0) });
+    let one = |until_ms| Guest { name: "one".to_owned(), until_ms };
+    assert_eq!(claim("two", later(0.5)).await, Claim::Taken(one(later(1.0))));
+    assert_eq!(claim("one", later(0.5)).await, Claim::Held { until_ms: later(1.5) }, "it is renewed");
+    // The owner writes, and is followed by another: the claim is no part of what they know.
+    table.store.checkpoint(&lease, &after(9), Progressed::default()).await.unwrap();
+    let taken = table.store.take_lease(&lease, "w2").await.unwrap();
+    assert_eq!(taken.guest, Some(one(later(1.5))));
+    table.store.release_guest(STREAM, "a", "two").await.unwrap();
+    assert_eq!(table.lease(STREAM, "a").await.unwrap().guest, Some(one(later(1.5))), "it was not its own");
+    // One that was killed.
+    assert_eq!(claim("two", later(1.5)).await, Claim::Held { until_ms: later(2.5) });
+    assert!(matches!(claim("one", later(1.6)).await, Claim::Taken(_)));
+    table.store.release_guest(STREAM, "a", "two").await.unwrap();
+    assert_eq!(table.lease(STREAM, "a").await.unwrap().guest, None);
+    // One whose clock is days ahead.
+    assert!(matches!(claim("ahead", later(1_000.0)).await, Claim::Held { .. }));
+    assert_eq!(claim("one", NOW_MS).await, Claim::Held { until_ms: later(1.0) });
+    table.store.release_guest(STREAM, "gone", "one").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_parked_lane_goes_before_a_guest_on_shards_that_are_read_and_on_finished_ones() {
+    let table = Table::start().await;
+    let claim = async |now_ms| table.store.claim_guest(STREAM, "a", "one", now_ms).await.unwrap();
+    let lease = held(&table, "a").await;
+    assert!(matches!(claim(NOW_MS).await, Claim::Held { .. }));
+    table.store.checkpoint(&lease, &after(9), progressed(&[("west", 4)])).await.unwrap();
+    assert_eq!(claim(NOW_MS).await, Claim::Parked, "it is not renewed");
+    assert_eq!(table.store.claim_guest(STREAM, "a", "two", NOW_MS).await.unwrap(), Claim::Parked);
+    table.store.release_guest(STREAM, "a", "one").await.unwrap();
+    let ended = Ended { at_ms: 1_700, watermark_ms: None };
+    table.store.finish_lease(&lease, ended, progressed(&[("west", 8)])).await.unwrap();
+    assert_eq!(claim(NOW_MS).await, Claim::Parked);
+    table.store.finish_lease(&lease, ended, progressed(&[])).await.unwrap();
+    assert_eq!(claim(NOW_MS).await, Claim::Held { until_ms: later(1.0) });
+    // Its lease goes, and the claim with it.
+    let over = table.lease(STREAM, "a").await.unwrap();
+    table.store.delete_lease(&over).await.unwrap();
+    assert_eq!(claim(NOW_MS).await, Claim::NoLease);
 }

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, ReturnValue, 
 use super::super::checkpoint::Checkpoint;
 use super::super::parked::{LaneOnset, ParkedLanes};
 use super::super::source::Shard;
+use super::guest::{Guest, read_guest};
 use super::item::{Attributes, Item, key, n, new_item, s};
 use super::parked::{parked_value, read_parked, write_parked};
 use super::{StateStore, StoreError};
@@ -54,6 +55,8 @@ pub struct Lease {
     pub lanes: BTreeSet<String>,
     /// The lanes that are parked on the shard.
     pub parked: ParkedLanes,
+    /// The command that reads the shard beside its owner, if its claim is live.
+    pub guest: Option<Guest>,
 }
 
 /// How a shard was read to its end.
@@ -140,6 +143,7 @@ impl Lease {
             ended: None,
             lanes: BTreeSet::new(),
             parked: ParkedLanes::new(),
+            guest: None,
         }
     }
 
@@ -645,6 +649,7 @@ pub(super) fn read_lease(item: &Item<'_>, stream: &Arc<str>) -> Result<Lease, St
         ended: item.optional_number("ended_ms")?.map(ended).transpose()?,
         lanes: item.text_set("lanes")?.into_iter().collect(),
         parked: read_parked(item)?,
+        guest: read_guest(item)?,
     })
 }
 
@@ -654,6 +659,6 @@ pub(super) fn partition(stream: &str) -> String {
     format!("stream#{stream}")
 }
 
-fn sort(shard: &str) -> String {
+pub(super) fn sort(shard: &str) -> String {
     format!("{SHARD}{shard}")
 }
