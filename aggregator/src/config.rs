@@ -147,12 +147,15 @@ impl DaemonConfig for Config {
         let mut dynamodb_section = root.section("dynamodb");
         let dynamodb = ServiceConfig::read(&mut dynamodb_section);
         let streams_endpoint = dynamodb_section.http_url("streams_endpoint");
+        if let Some(endpoint) = &dynamodb.endpoint {
+            dynamodb_section.default_is("streams_endpoint", endpoint.as_str());
+        }
         dynamodb_section.finish();
         let streams = ServiceConfig {
             endpoint: streams_endpoint.or_else(|| dynamodb.endpoint.clone()),
             ..dynamodb.clone()
         };
-        let worker_id = root.text("worker_id").unwrap_or_else(host_name);
+        let worker_id = root.text_or("worker_id", host_name);
         let tables: Vec<TableConfig> =
             root.named_sections("tables").into_iter().map(|(name, s)| TableConfig::read(name, s)).collect();
         let regions = root
@@ -214,6 +217,7 @@ impl RegionConfig {
     fn read(name: String, mut section: Section, tables: &[TableConfig]) -> Self {
         let mut kinesis_section = section.section("kinesis");
         let mut kinesis = ServiceConfig::read(&mut kinesis_section);
+        kinesis_section.default_is("region", name.as_str());
         kinesis_section.finish();
         kinesis.region.get_or_insert_with(|| name.clone());
         let encodings = [("cbor", PutEncoding::Cbor), ("json", PutEncoding::Json)];

@@ -37,6 +37,7 @@ pub mod dispatch;
 pub mod replay;
 pub mod import;
 pub mod regions;
+pub mod status;
 pub mod redrive;
 
 pub use config::Config;

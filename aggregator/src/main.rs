@@ -7,12 +7,19 @@ use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::import::{ImportKcl, import_kcl};
 use warmcast_aggregator::regions::{Regions, regions};
 use warmcast_aggregator::replay::{Replay, replay};
+use warmcast_aggregator::status::status;
 use warmcast_common::daemon::{Daemon, Outcome};
+use warmcast_common::status::StatusArgs;
+
+const NAME: &str = "aggregator";
+const ABOUT: &str =
+    "Tails the streams of DynamoDB tables and puts batched updates to a Kinesis stream in every region.";
 
 const EXAMPLES: &str = "\
 Examples:
   aggregator run --config config/aggregator.toml
-  aggregator run --config config/aggregator.toml --set batch.linger_ms=20 --check-config
+  aggregator config show --config config/aggregator.toml --set batch.linger_ms=20
+  aggregator status --config config/aggregator.toml --watch
   aggregator import-kcl --config config/aggregator.toml --table profiles --kcl-table profiles-consumer --dry-run";
 
 const IMPORT_EXAMPLES: &str = "\
@@ -34,7 +41,31 @@ Examples:
   aggregator regions list --config aggregator.toml
   A region that was removed from the configuration, once every aggregator runs without it:
     aggregator regions forget --config aggregator.toml sa-east-1 --dry-run
-    aggregator regions forget --config aggregator.toml sa-east-1";
+    aggregator regions forget --config aggregator.toml sa-east-1
+  A region has what it lacked: its watermark goes on:
+    aggregator regions backfilled --config aggregator.toml eu-west-1";
+
+const STATUS_EXAMPLES: &str = "\
+Says who works, who reads what, how far behind the fleet and each table may be, what was lost and what waits. It \
+only reads: the state table and the table of dead letters. So it answers also when no worker does. That a worker \
+is silent is only said when its heartbeat was seen to stand still for worker.lease_duration_ms: so a look takes \
+up to that long, some 3 s if all is well.
+
+A look takes some 50 read units of the state table for each 1,000 leases, up to five times that while leases change hands, \
+and up to 1,000 of the table of dead letters, which --watch counts once a minute (--no-dead-letters: not at all).
+
+Exit codes: 0 fine; 1 something needs a look: a silent worker with leases, leases that stay free, a gap, a \
+parked region, a backfill that is asked for, a watermark older than --watermark-bound; 2 could not run; 64 wrong \
+flags or configuration.
+
+Examples:
+  aggregator status --config aggregator.toml
+  Every 10 seconds, in place:
+    aggregator status --config aggregator.toml --watch 10
+  For a check that pages somebody:
+    aggregator status --config aggregator.toml --watermark-bound 30s --output json
+  The shards that are furthest behind:
+    aggregator status --config aggregator.toml --output json --shards | jq '.shards | sort_by(.behind_ms) | .[-20:]'";
 
 const REPLAY_EXAMPLES: &str = "\
 Changes keep their positions: a region's cache takes what it lacks, and nothing else. Stopped or killed, the same command \
@@ -54,6 +85,9 @@ Examples:
 /// The commands beside `run`.
 #[derive(Subcommand)]
 enum Command {
+    /// The fleet as it is: who works, who reads what, how far behind it is, and what needs a look.
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status(StatusArgs),
     /// Begin a table's stream where a KCL application has stopped: take its checkpoints over, once.
     #[command(after_help = IMPORT_EXAMPLES)]
     ImportKcl(ImportKcl),
@@ -66,20 +100,31 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    Daemon {
-        name: "aggregator",
-        about: "Tails the streams of DynamoDB tables and puts batched updates to a Kinesis stream in every region.",
-        examples: EXAMPLES,
-        run: warmcast_aggregator::run,
-        command,
-    }
-    .main()
+    Daemon { name: NAME, about: ABOUT, examples: EXAMPLES, run: warmcast_aggregator::run, command }.main()
 }
 
 async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
     match command {
+        Command::Status(args) => status(args, shutdown).await,
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
         Command::Regions(args) => regions(args, shutdown).await,
         Command::Replay(args) => replay(args, shutdown).await,
+    }
+}
+
+#[cfg(test)]
+#[path = "../../common/tests/support/documented.rs"]
+mod documented;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warmcast_common::daemon::command_line;
+
+    #[test]
+    fn every_command_tells_its_exit_codes_and_shows_command_lines_that_work() {
+        let whole = command_line::<Command>(NAME, ABOUT, EXAMPLES);
+        whole.clone().debug_assert();
+        assert_eq!(documented::undocumented(&whole), Vec::<String>::new());
     }
 }

@@ -10,7 +10,7 @@ use warmcast_common::daemon::read;
 #[path = "../../common/tests/support/configuration.rs"]
 mod support;
 
-use support::{assert_usage, assert_violations, check, stderr, uncommented};
+use support::{assert_shown, assert_usage, assert_violations, check, stderr, uncommented};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_aggregator");
 const EXAMPLE: &str = include_str!("../../config/aggregator.toml");
@@ -130,6 +130,16 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "log.level: ",
     ];
     assert_violations(&output, &expected);
+}
+
+#[test]
+fn every_key_is_shown_with_where_its_value_comes_from_and_no_secret_is() {
+    let shown = assert_shown(BINARY, EXAMPLE, &["--set", "batch.linger_ms=7"]);
+    let line = |start: &str| shown.lines().find(|line| line.starts_with(start)).unwrap_or_default();
+    assert!(line("linger_ms = 7 ").ends_with(" # --set"), "{shown}");
+    assert!(line("buckets = 64 ").ends_with(" # file"), "{shown}");
+    assert!(line("secret_access_key = \"[redacted]\" ").ends_with(" # file"), "{shown}");
+    assert!(shown.contains("\n[regions.ap-northeast-1.kinesis]\nregion = \"ap-northeast-1\" "), "{shown}");
 }
 
 #[test]

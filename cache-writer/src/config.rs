@@ -105,7 +105,7 @@ impl DaemonConfig for Config {
             "/var/lib/warmcast/cache-writer/dead-letters",
         );
         let config = Self {
-            worker_id: root.text("worker_id").unwrap_or_else(host_name),
+            worker_id: root.text_or("worker_id", host_name),
             kinesis: KinesisConfig::read(root.section("kinesis")),
             dynamodb,
             state,

@@ -18,6 +18,7 @@ pub mod reducer;
 pub mod freshness;
 pub mod run;
 pub mod import;
+pub mod status;
 pub mod redrive;
 pub mod verify;
 

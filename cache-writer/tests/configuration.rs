@@ -10,9 +10,10 @@ use warmcast_common::daemon::read;
 #[path = "../../common/tests/support/configuration.rs"]
 mod support;
 
-use support::{assert_usage, assert_violations, check, stderr, uncommented};
+use support::{assert_command, assert_shown, assert_usage, assert_violations, check, stderr, uncommented};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cache-writer");
+const CONFIG_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/cache-writer.toml");
 const EXAMPLE: &str = include_str!("../../config/cache-writer.toml");
 
 #[test]
@@ -104,6 +105,42 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
     ];
     assert_violations(&output, &expected);
     assert!(!stderr(&output).contains("hunter2"));
+}
+
+#[test]
+fn every_key_is_shown_with_where_its_value_comes_from_and_no_secret_is() {
+    let url = "redis.url=rediss+sentinel://me:hunter2@a,b/main?db=1";
+    let flags = ["--set", url, "--set", "redis.sentinel_password=hunter2"];
+    let shown = assert_shown(BINARY, EXAMPLE, &flags);
+    assert!(shown.contains("url = \"rediss+sentinel://me:[redacted]@a,b/main?db=[redacted]\""), "{shown}");
+    assert!(shown.contains("sentinel_password = \"[redacted]\""), "{shown}");
+    let without = assert_command(BINARY, &["config", "show", "--config", CONFIG_FILE], 0);
+    assert!(without.contains("\n# [master] is not set\n\n"), "{without}");
+    assert!(without.contains("\n# [tables.NAME]: there is none\n"), "{without}");
+}
+
+#[test]
+fn the_configuration_is_checked_for_people_and_for_scripts() {
+    let good = assert_command(BINARY, &["config", "check", "--config", CONFIG_FILE], 0);
+    assert!(good.ends_with("configuration is good\n"), "{good}");
+    let json = ["config", "check", "--output", "json", "--set", "reducers.count=0", "--config", CONFIG_FILE];
+    let bad: serde_json::Value = serde_json::from_str(&assert_command(BINARY, &json, 64)).unwrap();
+    assert_eq!(bad["good"], false);
+    assert!(bad["problems"][0].as_str().unwrap().starts_with("reducers.count: "), "{bad}");
+}
+
+#[test]
+fn shells_and_man_learn_the_command_line() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = assert_command(BINARY, &["completions", shell], 0);
+        assert!(script.contains("import-kcl") && script.contains("check-config"), "{script}");
+    }
+    assert!(assert_command(BINARY, &["man"], 0).contains(".TH cache-writer 1"));
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    assert_command(BINARY, &["man", "--directory", pages.to_str().unwrap()], 0);
+    let page = std::fs::read_to_string(pages.join("cache-writer-config-show.1")).unwrap();
+    assert!(page.contains("Examples:") && page.contains("Exit codes:"), "{page}");
 }
 
 #[test]

@@ -10,10 +10,13 @@
 //! 4. [`Violations::into_result`] refuses the configuration if anything was noted.
 
 mod document;
+mod known;
 mod section;
 mod service;
+mod effective;
 
-pub use document::{Document, LoadError};
+pub use document::{Document, LoadError, Source};
+pub use effective::{Effective, EffectiveKey, read_effective};
 pub use section::{Section, Violation, Violations};
 pub use service::{ServiceConfig, StaticCredentials};
 

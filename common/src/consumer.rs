@@ -46,7 +46,7 @@ mod shard;
 mod concurrent;
 mod orphans;
 mod listings;
-mod newcomers;
+pub mod newcomers;
 mod audit;
 pub mod plan;
 pub mod supervisor;

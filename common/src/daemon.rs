@@ -4,6 +4,10 @@
 //! ([`Daemon`]); they share the configuration's flags ([`ConfigArgs`]), the forms of output ([`OutputFormat`])
 //! and the exit codes ([`Outcome`]), so that scripts can rely on them whatever the command.
 
+mod configuration;
+mod help;
+mod shell;
+
 use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -14,9 +18,12 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Document, EXIT_USAGE, Section, Violations};
+use crate::config::{Document, EXIT_USAGE, Section, Violation, read_effective};
 use crate::shutdown::on_signal;
 use crate::telemetry::{self, LogConfig};
+
+use configuration::Configuration;
+use shell::{Completions, Man};
 
 /// The exit code of a command that could not do what it was asked.
 const EXIT_COULD_NOT_RUN: u8 = 2;
@@ -92,9 +99,18 @@ struct CommandLine<K: Subcommand> {
 #[derive(Subcommand)]
 enum Command<K: Subcommand> {
     /// Run the daemon until SIGTERM or SIGINT; a second signal ends it at once.
+    #[command(after_help = help::RUN)]
     Run(RunArgs),
     #[command(flatten)]
     Other(K),
+    /// The configuration: whether it is good, and what takes effect.
+    Config(Configuration),
+    /// Print what makes a shell complete command lines of this program.
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(Completions),
+    /// The manual, as pages for man(1).
+    #[command(after_help = help::MAN)]
+    Man(Man),
 }
 
 /// `run`'s flags.
@@ -122,14 +138,16 @@ impl<R, H> Daemon<R, H> {
         G: Future<Output = Result<Outcome, anyhow::Error>>,
         H: FnOnce(K, CancellationToken) -> G,
     {
-        let command = CommandLine::<K>::command()
-            .name(self.name)
-            .about(self.about)
-            .after_help(self.examples)
-            .version(env!("CARGO_PKG_VERSION"));
-        match command.try_get_matches().and_then(|matches| CommandLine::from_arg_matches(&matches)) {
+        let whole = command_line::<K>(self.name, self.about, self.examples);
+        let given = whole.clone().try_get_matches();
+        match given.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
             Ok(CommandLine { command: Command::Run(args) }) => run(self.name, &args, self.run),
             Ok(CommandLine { command: Command::Other(args) }) => execute(self.name, args, self.command),
+            Ok(CommandLine { command: Command::Config(args) }) => exit_code(self.name, args.carry_out::<C>()),
+            Ok(CommandLine { command: Command::Completions(args) }) => {
+                exit_code(self.name, args.carry_out(whole))
+            }
+            Ok(CommandLine { command: Command::Man(args) }) => exit_code(self.name, args.carry_out(whole)),
             Err(error) => {
                 // Help and version are printed this way too, to standard output. Nobody to tell if it is closed.
                 let _closed = error.print();
@@ -139,21 +157,40 @@ impl<R, H> Daemon<R, H> {
     }
 }
 
+/// The whole command line of a daemon whose commands beside those of every daemon are `K`. `examples` are command lines
+/// that work.
+pub fn command_line<K: Subcommand>(
+    name: &'static str,
+    about: &'static str,
+    examples: &'static str,
+) -> clap::Command {
+    let command = CommandLine::<K>::command().name(name).about(about).after_help(examples);
+    help::complete(command.version(env!("CARGO_PKG_VERSION")), name)
+}
+
 impl ConfigArgs {
     /// Reads the configuration, and starts to log as it says.
     ///
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load<C: DaemonConfig>(&self) -> Result<C, ConfigError> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let document = Document::load(&self.config, environment, &self.set)
-            .map_err(|error| ConfigError { problems: vec![error.to_string()] })?;
-        let config: C = read(document).map_err(|violations| ConfigError {
-            problems: violations.iter().map(ToString::to_string).collect(),
-        })?;
+        let config: C = read(self.document()?)?;
         telemetry::init(config.log());
         Ok(config)
+    }
+
+    /// The file with what the environment and the flags say, not yet looked into.
+    fn document(&self) -> Result<Document, ConfigError> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let document = Document::load(&self.config, environment, &self.set);
+        document.map_err(|error| ConfigError { problems: vec![error.to_string()] })
+    }
+}
+
+impl From<Vec<Violation>> for ConfigError {
+    fn from(violations: Vec<Violation>) -> Self {
+        Self { problems: violations.iter().map(ToString::to_string).collect() }
     }
 }
 
@@ -179,7 +216,7 @@ where
         Err(error) => return refuse_config(name, &error),
     };
     if args.check_config {
-        println!("{}: configuration is good", args.config.config.display());
+        print!("{}", configuration::good(&args.config.config));
         return ExitCode::SUCCESS;
     }
     let deadline = config.shutdown_deadline();
@@ -192,13 +229,18 @@ where
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the answer of a command to whoever typed it")]
 fn execute<K, G, H>(name: &str, args: K, command: H) -> ExitCode
 where
     G: Future<Output = Result<Outcome, anyhow::Error>>,
     H: FnOnce(K, CancellationToken) -> G,
 {
-    match supervise(None, |shutdown| command(args, shutdown)) {
+    exit_code(name, supervise(None, |shutdown| command(args, shutdown)))
+}
+
+/// What a command's end is to whoever typed it.
+#[expect(clippy::print_stderr, reason = "the answer of a command to whoever typed it")]
+fn exit_code(name: &str, outcome: Result<Outcome, anyhow::Error>) -> ExitCode {
+    match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Problems) => ExitCode::FAILURE,
         Err(error) => match error.downcast_ref::<ConfigError>() {
@@ -223,10 +265,8 @@ fn refuse_config(name: &str, error: &ConfigError) -> ExitCode {
 ///
 /// # Errors
 /// Every violation there is.
-pub fn read<C: DaemonConfig>(document: Document) -> Result<C, Vec<crate::config::Violation>> {
-    let violations = Violations::default();
-    let config = C::read(Section::root(document.into_root(), &violations));
-    violations.into_result(config)
+pub fn read<C: DaemonConfig>(document: Document) -> Result<C, Vec<Violation>> {
+    read_effective(document, C::read).map(|(config, _)| config)
 }
 
 /// Drives `start`'s future to its end. A signal cancels its token; after that it may take `deadline`.

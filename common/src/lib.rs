@@ -16,3 +16,4 @@ pub mod consumer;
 pub mod dead_letter;
 pub mod daemon;
 pub mod tool;
+pub mod status;

@@ -26,6 +26,7 @@ mod replay;
 mod heartbeats;
 mod expiry;
 mod running;
+mod status;
 mod outages;
 mod watermarks;
 mod encodings;

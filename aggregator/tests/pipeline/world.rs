@@ -30,6 +30,15 @@ pub(crate) fn config(
     regions: &[&str],
     directory: &std::path::Path,
 ) -> Config {
+    read(Document::parse(&config_text(dynamodb, tables, regions, directory)).unwrap()).unwrap()
+}
+
+pub(crate) fn config_text(
+    dynamodb: &str,
+    tables: &[&str],
+    regions: &[&str],
+    directory: &std::path::Path,
+) -> String {
     let mut text = format!(
         "worker_id = 'w1'
         [dynamodb]
@@ -68,7 +77,7 @@ pub(crate) fn config(
             "
         ));
     }
-    read(Document::parse(&text).unwrap()).unwrap()
+    text
 }
 
 /// A region whose stream has so many shards.

@@ -31,6 +31,7 @@ pub(super) fn read(mut section: Section, tables: Tables) -> CacheSection {
     }
     read_tls(&mut section, &mut cache);
     cache.key_prefix = section.text_even_empty("key_prefix").unwrap_or_default();
+    section.default_is("key_prefix", "");
     cache.connections = section.size("connections", 1..=64, cache.connections);
     cache.connect_timeout = section.duration_ms("connect_timeout_ms", 10..=60_000, 1_000);
     cache.response_timeout = section.duration_ms("response_timeout_ms", 10..=60_000, 2_000);

@@ -33,6 +33,7 @@ fn policy(mut section: Section, base: &TablePolicy) -> TablePolicy {
         key_prefix: section.text_even_empty("key_prefix").or_else(|| base.key_prefix.clone()),
         strict_margin: strict_margin(&mut section, base.strict_margin),
     };
+    inherited(&section, base);
     if policy.attributes.is_some() && matches!(policy.payload, PayloadForm::Attribute(_)) {
         section.note(
             "attributes",
@@ -41,6 +42,22 @@ fn policy(mut section: Section, base: &TablePolicy) -> TablePolicy {
     }
     section.finish();
     policy
+}
+
+/// Tells what stands in, from the other tables' section, for texts that are not given.
+fn inherited(section: &Section, base: &TablePolicy) {
+    if let Some(expiry_attribute) = &base.expiry_attribute {
+        section.default_is("expiry_attribute", expiry_attribute.as_str());
+    }
+    if let Some(attributes) = &base.attributes {
+        section.default_is("attributes", attributes.clone());
+    }
+    if let PayloadForm::Attribute(name) = &base.payload {
+        section.default_is("payload_attribute", name.as_str());
+    }
+    if let Some(key_prefix) = &base.key_prefix {
+        section.default_is("key_prefix", key_prefix.as_str());
+    }
 }
 
 fn live_ttl(section: &mut Section, base: Option<Duration>) -> Option<Duration> {

@@ -11,6 +11,19 @@ const ENVIRONMENT_PREFIX: &str = "WARMCAST__";
 #[derive(Clone, Default)]
 pub struct Document {
     root: Table,
+    /// What the layers above the file have set, the last one last.
+    set: Vec<(Vec<String>, Source)>,
+}
+
+/// Where a key's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The configuration file.
+    File,
+    /// The environment variable of this name.
+    Environment(String),
+    /// A flag, `--set`.
+    Flag,
 }
 
 /// Why a configuration could not be read at all.
@@ -79,7 +92,7 @@ impl Document {
         for (name, value) in variables {
             if let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) {
                 let path: Vec<&str> = path.split("__").collect();
-                document.set("environment", &path, &value)?;
+                document.set(&Source::Environment(name.clone()), &path, &value)?;
             }
         }
         for flag in flags {
@@ -88,7 +101,7 @@ impl Document {
                 .filter(|(path, _)| !path.is_empty())
                 .ok_or_else(|| LoadError::Flag { given: flag.clone() })?;
             let path: Vec<&str> = path.split('.').collect();
-            document.set("flags", &path, value)?;
+            document.set(&Source::Flag, &path, value)?;
         }
         Ok(document)
     }
@@ -98,7 +111,13 @@ impl Document {
     /// # Errors
     /// When it is not TOML.
     pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        Ok(Self { root: text.parse()? })
+        Ok(Self { root: text.parse()?, set: Vec::new() })
+    }
+
+    /// Where the value of a key that is there comes from.
+    pub fn source_of(&self, path: &[String]) -> Source {
+        let is_of = |(set, _): &&(Vec<String>, Source)| path.starts_with(set);
+        self.set.iter().rev().find(is_of).map_or(Source::File, |(_, source)| source.clone())
     }
 
     /// The tree.
@@ -106,17 +125,19 @@ impl Document {
         self.root
     }
 
-    fn set(&mut self, layer: &'static str, path: &[&str], text: &str) -> Result<(), LoadError> {
+    fn set(&mut self, source: &Source, path: &[&str], text: &str) -> Result<(), LoadError> {
         let Some((last, sections)) = path.split_last() else { return Ok(()) };
+        let mut set_path = Vec::with_capacity(path.len());
         let mut table = &mut self.root;
         for (depth, segment) in sections.iter().enumerate() {
             let key = matching_key(table, segment);
+            set_path.push(key.clone());
             let entry = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
             table = match entry {
                 Value::Table(inner) => inner,
                 _ => {
                     return Err(LoadError::NotASection {
-                        layer,
+                        layer: source.layer(),
                         path: path.join("."),
                         parent: path.iter().take(depth + 1).copied().collect::<Vec<_>>().join("."),
                     });
@@ -124,8 +145,20 @@ impl Document {
             };
         }
         let key = matching_key(table, last);
+        set_path.push(key.clone());
         table.insert(key, scalar(text));
+        self.set.push((set_path, source.clone()));
         Ok(())
+    }
+}
+
+impl Source {
+    const fn layer(&self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Environment(_) => "environment",
+            Self::Flag => "flags",
+        }
     }
 }
 
@@ -181,6 +214,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(root, "[regions.eu-west-1]\nstream = 'b'\n[log]\nlevel = 'debug'".parse().unwrap());
+    }
+
+    #[test]
+    fn the_layer_that_set_a_key_last_is_where_its_value_comes_from() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[regions.eu-west-1]\nstream = 'a'\nconnections = 1").unwrap();
+        let name = "WARMCAST__REGIONS__EU_WEST_1__STREAM".to_owned();
+        let table = "WARMCAST__LOG".to_owned();
+        let environment = [(name.clone(), "b".to_owned()), (table.clone(), "{level = 'info'}".to_owned())];
+        let document = Document::load(file.path(), environment, &["log.format=json".to_owned()]).unwrap();
+        let source = |path: &str| document.source_of(&path.split('.').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(source("regions.eu-west-1.stream"), Source::Environment(name));
+        assert_eq!(source("regions.eu-west-1.connections"), Source::File);
+        assert_eq!(source("log.level"), Source::Environment(table));
+        assert_eq!(source("log.format"), Source::Flag);
     }
 
     #[test]

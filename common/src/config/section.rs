@@ -11,6 +11,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::Secret;
+use super::known::{Known, SectionKind};
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,21 +51,36 @@ impl Violations {
 /// One table of the configuration. Fields are taken out of it; [`Section::finish`] notes what is left. It may
 /// hold secrets, so it has no `Debug`.
 pub struct Section {
-    path: String,
+    path: Vec<String>,
     table: Table,
     asked: BTreeSet<&'static str>,
     violations: Violations,
+    known: Known,
+    /// Its place there.
+    place: usize,
 }
 
 impl Section {
     /// The whole document.
     pub fn root(table: Table, violations: &Violations) -> Self {
-        Self { path: String::new(), table, asked: BTreeSet::new(), violations: violations.clone() }
+        let known = Known::default();
+        let place = known.section(Vec::new(), SectionKind::Read);
+        Self { path: Vec::new(), table, asked: BTreeSet::new(), violations: violations.clone(), known, place }
+    }
+
+    /// What will be read of the document through this section and those below it.
+    pub(super) fn known(&self) -> Known {
+        self.known.clone()
     }
 
     /// The full path of one of this section's keys.
     pub fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path.join(".")) }
+    }
+
+    /// Says what stands in for a key that was read and is not given, where that is decided outside.
+    pub fn default_is(&self, name: &'static str, default: impl Into<Value>) {
+        self.known.stands_in(self.place, name, default.into());
     }
 
     /// Notes something about one of this section's keys.
@@ -74,7 +90,8 @@ impl Section {
 
     /// A section of this one; empty if it is not there.
     pub fn section(&mut self, name: &'static str) -> Section {
-        let table = match self.take(name) {
+        self.asked.insert(name);
+        let table = match self.table.remove(name) {
             None => Table::new(),
             Some(Value::Table(table)) => table,
             Some(other) => {
@@ -88,7 +105,11 @@ impl Section {
     /// A section of this one, if it is there.
     pub fn optional_section(&mut self, name: &'static str) -> Option<Section> {
         self.asked.insert(name);
-        self.table.contains_key(name).then(|| self.section(name))
+        if self.table.contains_key(name) {
+            return Some(self.section(name));
+        }
+        self.known.section(self.path_with(name), SectionKind::Absent);
+        None
     }
 
     /// The sections below a section, by name: `[regions.eu-west-1]` and so on. Notes it if there is none.
@@ -106,6 +127,9 @@ impl Section {
     /// The sections below a section, by name, if there are any.
     pub fn optional_named_sections(&mut self, name: &'static str) -> Vec<(String, Section)> {
         let parent = self.section(name);
+        if parent.table.is_empty() {
+            self.known.section(parent.path_with("NAME"), SectionKind::NoNames);
+        }
         let mut sections = Vec::new();
         for (child, value) in &parent.table {
             match value {
@@ -135,6 +159,15 @@ impl Section {
                 None
             }
         }
+    }
+
+    /// A text, or what stands in for it.
+    pub fn text_or(&mut self, name: &'static str, default: impl FnOnce() -> String) -> String {
+        self.text(name).unwrap_or_else(|| {
+            let default = default();
+            self.default_is(name, default.clone());
+            default
+        })
     }
 
     /// A text that must be there. The empty text stands in for a missing one, which is noted.
@@ -169,7 +202,9 @@ impl Section {
 
     /// A secret text, if it is there.
     pub fn secret(&mut self, name: &'static str) -> Option<Secret> {
-        self.text(name).map(Secret::new)
+        let secret = self.text(name).map(Secret::new);
+        self.known.secret(self.place, name);
+        secret
     }
 
     /// An `http://` or `https://` address, if it is there.
@@ -190,7 +225,7 @@ impl Section {
 
     /// `true` or `false`.
     pub fn boolean(&mut self, name: &'static str, default: bool) -> bool {
-        match self.take(name) {
+        match self.take_or(name, default) {
             None => default,
             Some(Value::Boolean(value)) => value,
             Some(other) => {
@@ -203,7 +238,7 @@ impl Section {
     /// A whole number within `range`.
     pub fn integer(&mut self, name: &'static str, range: RangeInclusive<u64>, default: u64) -> u64 {
         let expected = || format!("expected a whole number from {} to {}", range.start(), range.end());
-        match self.take(name) {
+        match self.take_or(name, i64::try_from(default).unwrap_or(i64::MAX)) {
             None => default,
             Some(Value::Integer(value)) => match u64::try_from(value) {
                 Ok(value) if range.contains(&value) => value,
@@ -237,8 +272,18 @@ impl Section {
     }
 
     /// One of several words.
-    pub fn choice<T: Clone>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
-        let Some(word) = self.text(name) else { return default };
+    pub fn choice<T: Clone + PartialEq>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&str, T)],
+        default: T,
+    ) -> T {
+        let Some(word) = self.text(name) else {
+            if let Some((word, _)) = choices.iter().find(|(_, choice)| *choice == default) {
+                self.default_is(name, *word);
+            }
+            return default;
+        };
         if let Some((_, value)) = choices.iter().find(|(choice, _)| *choice == word) {
             return value.clone();
         }
@@ -257,16 +302,32 @@ impl Section {
 
     fn take(&mut self, name: &'static str) -> Option<Value> {
         self.asked.insert(name);
-        self.table.remove(name)
+        let value = self.table.remove(name);
+        self.known.key(self.place, name, value.as_ref());
+        value
+    }
+
+    /// As [`Section::take`], of a key that has a default.
+    fn take_or(&mut self, name: &'static str, default: impl Into<Value>) -> Option<Value> {
+        let value = self.take(name);
+        self.default_is(name, default);
+        value
     }
 
     fn child(&self, name: &str, table: Table) -> Section {
+        let path = self.path_with(name);
         Section {
-            path: self.path_of(name),
+            place: self.known.section(path.clone(), SectionKind::Read),
+            path,
             table,
             asked: BTreeSet::new(),
             violations: self.violations.clone(),
+            known: self.known.clone(),
         }
+    }
+
+    fn path_with(&self, name: &str) -> Vec<String> {
+        self.path.iter().cloned().chain([name.to_owned()]).collect()
     }
 }
 

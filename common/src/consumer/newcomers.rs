@@ -34,11 +34,7 @@ pub(super) fn newcomers(
 }
 
 /// The lanes that begin with the oldest record and have not begun on every shard of these streams.
-pub(super) fn late_on(
-    streams: &[Arc<str>],
-    lanes: &[Lane],
-    known: &BTreeMap<String, LaneState>,
-) -> Vec<String> {
+pub fn late_on(streams: &[Arc<str>], lanes: &[Lane], known: &BTreeMap<String, LaneState>) -> Vec<String> {
     let is_late = |lane: &&Lane| {
         let begun = known.get(&*lane.name).map(|state| &state.begun);
         lane.start == LaneStart::TrimHorizon

@@ -17,6 +17,7 @@
 //! Every item has `format`, the version of this layout. Writes to a lease are conditional on its owner and
 //! epoch: an owner that lost the lease is refused, whatever it believes. Calls are not retried here.
 
+mod gap;
 mod generation;
 mod item;
 mod job;
@@ -36,6 +37,7 @@ use crate::aws::CallError;
 use crate::config::Section;
 use crate::retry::{Backoff, Class};
 
+pub use gap::Gap;
 pub use generation::{Generation, next_generation};
 pub use guest::{Claim, Guest};
 pub use job::Job;
@@ -57,7 +59,7 @@ impl StateConfig {
     /// Takes the section's fields.
     pub fn read(mut section: Section, default_table: &str) -> Self {
         let config = Self {
-            table: section.text("table").unwrap_or_else(|| default_table.to_owned()),
+            table: section.text_or("table", || default_table.to_owned()),
             create: section.boolean("create", false),
         };
         section.finish();

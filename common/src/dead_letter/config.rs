@@ -41,10 +41,10 @@ impl DeadLetterConfig {
     /// Takes the section's fields. The defaults of the table come from the state table's.
     pub fn read(mut section: Section, state: &StateConfig, default_directory: &str) -> Self {
         let is_table = section.choice("store", &[("table", true), ("directory", false)], true);
-        let table = section.text("table").unwrap_or_else(|| format!("{}-dead-letters", state.table));
+        let table = section.text_or("table", || format!("{}-dead-letters", state.table));
         let create = section.boolean("create", state.create);
         let retention_days = section.integer("retention_days", 1..=3_650, 30);
-        let directory = section.path("directory").unwrap_or_else(|| PathBuf::from(default_directory));
+        let directory = PathBuf::from(section.text_or("directory", || default_directory.to_owned()));
         let bytes_max = section.integer("bytes_max", 32 << 20..=1 << 40, 256 << 20);
         if table == state.table {
             section.note("table", "must not be the state table");

@@ -41,6 +41,56 @@ pub(crate) fn assert_usage(binary: &str) {
     assert!(daemon().arg("--help").output().unwrap().status.success());
 }
 
+/// What a command prints that ends with this exit code.
+pub(crate) fn assert_command(binary: &str, arguments: &[&str], exit_code: i32) -> String {
+    let output = Command::new(binary).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(exit_code), "{arguments:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Asserts that `config show` of an example, with these flags, shows every key of it, and no secret. What is secret has
+/// the value `hunter2` there. Returns what it prints as TOML.
+pub(crate) fn assert_shown(binary: &str, example: &str, flags: &[&str]) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let secrets = ["access_key = ", "token = ", "password = "];
+    let line = |line: &str| match secrets.iter().find(|name| line.contains(**name)) {
+        Some(_) => line.split('=').next().unwrap().to_owned() + "= 'hunter2'",
+        None => line.to_owned(),
+    };
+    std::fs::write(file.path(), uncommented(example).lines().map(line).collect::<Vec<_>>().join("\n"))
+        .unwrap();
+    let show = |output: &str| {
+        let show = ["config", "show", "--output", output, "--config", file.path().to_str().unwrap()];
+        assert_command(binary, &[&show, flags].concat(), 0)
+    };
+    let (text, json) = (show("human"), show("json"));
+    assert!(!text.contains("hunter2") && !json.contains("hunter2"), "{text}");
+    assert!(text.parse::<toml::Table>().is_ok(), "{text}");
+    let json: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let shown: Vec<&str> = json.iter().map(|of| of["key"].as_str().unwrap()).collect();
+    let keys = keys(example);
+    assert!(keys.len() > 30, "{keys:?}");
+    let missing: Vec<&String> = keys.iter().filter(|key| !shown.contains(&key.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?} are not in\n{text}");
+    text
+}
+
+/// The paths of an example's keys, those that are commented out included.
+fn keys(example: &str) -> Vec<String> {
+    let (mut section, mut keys) = (String::new(), Vec::new());
+    for line in example.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = format!("{header}.");
+        } else if let Some((name, _)) = line.split_once(" = ")
+            && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        {
+            keys.push(format!("{section}{name}"));
+        }
+    }
+    keys
+}
+
 /// An example with the comment sign removed from the keys that show a default.
 pub(crate) fn uncommented(example: &str) -> String {
     let setting = |line: &str| {

@@ -12,7 +12,7 @@ use super::super::source::Shard;
 use super::guest::{Guest, read_guest};
 use super::item::{Attributes, Item, key, n, new_item, s};
 use super::parked::{parked_value, read_parked, write_parked};
-use super::{StateStore, StoreError};
+use super::{StateStore, StoreError, gap};
 use crate::aws::CallError;
 
 /// A lease as it was last read or written by us.
@@ -454,7 +454,7 @@ impl StateStore {
             let why = format!("records of shard {} were trimmed after {after}", lease.shard);
             self.ask_backfill(lane, &lease.stream, &why, at_ms).await?;
         }
-        let mut item = new_item(format!("gap#{}", lease.stream), format!("{}#{at_ms}", lease.shard));
+        let mut item = new_item(gap::partition(&lease.stream), format!("{}#{at_ms}", lease.shard));
         item.insert("after".to_owned(), s(after.to_string()));
         item.insert("at_ms".to_owned(), n(at_ms));
         self.put_new(item).await.map(|_| ())

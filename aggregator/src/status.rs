@@ -1,0 +1,134 @@
+//! `status`: the fleet, its tables and its regions, from the state table.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use warmcast_common::aws::sdk_config;
+use warmcast_common::clock::now_ms;
+use warmcast_common::consumer::Lane;
+use warmcast_common::consumer::store::{Heartbeat, StateStore, StoreError};
+use warmcast_common::daemon::{Outcome, OutputFormat};
+use warmcast_common::limits::DYNAMODB_STREAMS_RETENTION;
+use warmcast_common::status::{
+    Judged, LanesLook, Look, Shown, StatusArgs, StreamName, Summary, Survey, letter_store, watch, watermark,
+};
+
+use crate::config::Config;
+
+/// Carries out `status`.
+///
+/// # Errors
+/// When the state table cannot be read.
+pub async fn status(args: StatusArgs, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
+    let config: Config = args.config.load()?;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
+    let letters = letter_store(&args, &config.dead_letters, &dynamodb)?;
+    let store = StateStore::new(dynamodb, &config.state.table);
+    let mut survey = Survey::new(store, letters, config.worker.lease_duration);
+    watch(&args, &shutdown, async || {
+        let look = look(&args, &config, &mut survey).await.context("look at the fleet")?;
+        Ok(show(&args, &config, &look, &survey)?)
+    })
+    .await
+}
+
+async fn look(args: &StatusArgs, config: &Config, survey: &mut Survey) -> Result<Look, anyhow::Error> {
+    let heartbeats = survey.heartbeats().await?;
+    let streams = streams(survey.store(), config, &heartbeats).await?;
+    let mut look = survey.look(streams).await?;
+    if args.watch.is_none() {
+        survey.settle(&mut look).await?;
+        let is_told = |look: &Look, observer: &_| {
+            watermark(look, observer, &judged(args, config)).err().is_none_or(|hold| !hold.is_of_leases())
+        };
+        survey.until_told(&mut look, is_told).await?;
+    }
+    Ok(look)
+}
+
+fn show(
+    args: &StatusArgs,
+    config: &Config,
+    look: &Look,
+    survey: &Survey,
+) -> Result<Shown, serde_json::Error> {
+    let summary = Summary::of(look, survey.observer(), &judged(args, config));
+    let title = format!("aggregators of state table {}", config.state.table);
+    Ok(Shown {
+        json: match args.output {
+            OutputFormat::Json => serde_json::to_value(&summary)?,
+            OutputFormat::Human => serde_json::Value::Null,
+        },
+        text: summary.to_text(&title, ""),
+        outcome: summary.outcome(),
+    })
+}
+
+fn judged(args: &StatusArgs, config: &Config) -> Judged {
+    let lane = |region: &crate::config::RegionConfig| Lane {
+        name: region.name.as_str().into(),
+        start: region.start.lane(),
+    };
+    let lanes = config.regions.iter().map(lane).collect();
+    Judged {
+        target: None,
+        streams_min: config.tables.len(),
+        lanes: Some(LanesLook { lanes, retention: DYNAMODB_STREAMS_RETENTION }),
+        ..args.judged(now_ms())
+    }
+}
+
+/// The streams of the configured tables, those of before included, what else the workers read, and what a region was ever
+/// fed from.
+async fn streams(
+    store: &StateStore,
+    config: &Config,
+    heartbeats: &[Heartbeat],
+) -> Result<Vec<StreamName>, StoreError> {
+    let mut streams = Vec::new();
+    for table in &config.tables {
+        let generations = store.generations(&table.name).await?;
+        let newest = generations.iter().map(|generation| generation.number).max();
+        streams.extend(generations.into_iter().map(|generation| StreamName {
+            label: table.name.clone(),
+            superseded: Some(generation.number) < newest,
+            ..StreamName::of(&generation.stream)
+        }));
+    }
+    let read: BTreeSet<&String> = heartbeats.iter().flat_map(|beat| &beat.report.streams).collect();
+    for stream in read {
+        if !streams.iter().any(|known| known.stream == *stream) {
+            streams.push(StreamName { label: table_of(stream).to_owned(), ..StreamName::of(stream) });
+        }
+    }
+    let lanes = store.lanes().await?;
+    let fed: BTreeSet<&String> = lanes.values().flat_map(|lane| lane.added_ms.keys()).collect();
+    for stream in fed {
+        if !streams.iter().any(|known| known.stream == *stream) {
+            let label = table_of(stream).to_owned();
+            streams.push(StreamName { label, is_read: false, ..StreamName::of(stream) });
+        }
+    }
+    Ok(streams)
+}
+
+/// The table in a stream's ARN (AWS: `arn:aws:dynamodb:REGION:ACCOUNT:table/TABLE/stream/LABEL`).
+fn table_of(stream: &str) -> &str {
+    let table = stream.split_once(":table/").and_then(|(_, rest)| rest.split_once('/'));
+    table.map_or(stream, |(table, _)| table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_called_by_its_table() {
+        assert_eq!(
+            table_of("arn:aws:dynamodb:us-east-1:1:table/profiles/stream/2026-01-01T00:00:00.000"),
+            "profiles"
+        );
+        assert_eq!(table_of("s"), "s");
+    }
+}

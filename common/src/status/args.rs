@@ -1,0 +1,51 @@
+//! The flags of `status`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::summary::Judged;
+use crate::daemon::{ConfigArgs, OutputFormat};
+
+/// The flags of `status`.
+#[derive(Args, Clone, Debug)]
+pub struct StatusArgs {
+    /// Where the state table is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How to print it.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// List every shard, and not only those that may be furthest behind.
+    #[arg(long)]
+    pub shards: bool,
+    /// How many of the shards that may be furthest behind are listed.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub worst: usize,
+    /// Look again every SECONDS (5 without a number) until it is stopped. On a terminal in place; elsewhere one report
+    /// after the other.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "5",
+        value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub watch: Option<u64>,
+    /// A watermark that is older than this needs a look.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub watermark_bound: Duration,
+    /// Do not count dead letters: for a table of many.
+    #[arg(long)]
+    pub no_dead_letters: bool,
+}
+
+impl StatusArgs {
+    /// What a look is judged by, as far as the flags say. It is a fleet without regions, and what its shards are done into
+    /// loses nothing.
+    pub fn judged(&self, now_ms: u64) -> Judged {
+        Judged {
+            now_ms,
+            target: None,
+            streams_min: 1,
+            lanes: None,
+            watermark_bound_ms: u64::try_from(self.watermark_bound.as_millis()).unwrap_or(u64::MAX),
+            worst: (!self.shards).then_some(self.worst),
+        }
+    }
+}
