@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::import::{ImportKcl, import_kcl};
+use warmcast_aggregator::redrive::redrive_command;
 use warmcast_aggregator::regions::{Regions, regions};
 use warmcast_aggregator::replay::{Replay, replay};
 use warmcast_aggregator::status::status;
@@ -14,6 +15,7 @@ use warmcast_common::status::StatusArgs;
 const NAME: &str = "aggregator";
 const ABOUT: &str =
     "Tails the streams of DynamoDB tables and puts batched updates to a Kinesis stream in every region.";
+use warmcast_common::dead_letter::RedriveArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,6 +84,17 @@ Examples:
   From a dead letter's sequence number on:
     aggregator replay --config aggregator.toml --region eu-west-1 --table profiles --from-sequence 49973800000000012345678901";
 
+const REDRIVE_EXAMPLES: &str = "\
+Exit codes: 0 done; 1 letters failed again; 2 could not run, or not to the end; 64 wrong flags or configuration.
+
+Examples:
+  What was set aside in the last hour, and everything about one of them:
+    aggregator redrive list --config aggregator.toml --since 1h
+    aggregator redrive show --config aggregator.toml 00112233445566778899aabbccddeeff --raw record.json
+  After an upgrade that can read them: look, then send. What still cannot be used stays, so it can be run again:
+    aggregator redrive send --config aggregator.toml --table profiles --reason 'type that this version' --dry-run
+    aggregator redrive send --config aggregator.toml --table profiles --reason 'type that this version' --rate 20";
+
 /// The commands beside `run`.
 #[derive(Subcommand)]
 enum Command {
@@ -97,6 +110,9 @@ enum Command {
     /// Send again what the tables' streams still hold, to chosen regions.
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(Replay),
+    /// Dead letters: list them, look into them, and send them again.
+    #[command(after_help = REDRIVE_EXAMPLES)]
+    Redrive(RedriveArgs),
 }
 
 fn main() -> ExitCode {
@@ -126,5 +142,6 @@ mod tests {
         let whole = command_line::<Command>(NAME, ABOUT, EXAMPLES);
         whole.clone().debug_assert();
         assert_eq!(documented::undocumented(&whole), Vec::<String>::new());
+        Command::Redrive(args) => redrive_command(args, shutdown).await,
     }
 }

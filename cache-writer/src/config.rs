@@ -132,6 +132,16 @@ impl DaemonConfig for Config {
     }
 }
 
+impl Config {
+    /// What the dead letters of this region's fleet name as their source.
+    pub fn letters_source(&self) -> String {
+        match &self.kinesis.service.region {
+            Some(region) => format!("cache-writer/{region}"),
+            None => "cache-writer".to_owned(),
+        }
+    }
+}
+
 impl KinesisConfig {
     fn read(mut section: Section) -> Self {
         let starts = [("trim-horizon", true), ("latest", false)];

@@ -19,8 +19,12 @@ pub mod freshness;
 pub mod run;
 pub mod import;
 pub mod status;
+pub mod refill;
 pub mod redrive;
+pub mod named;
 pub mod verify;
+pub mod explain;
+pub mod replay;
 
 pub use config::Config;
 pub use run::run;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
+use warmcast_cache_writer::explain::{ExplainArgs, explain_command};
 use warmcast_cache_writer::import::{ImportKcl, import_kcl};
 use warmcast_cache_writer::status::status;
 use warmcast_common::daemon::{Daemon, Outcome};
@@ -11,6 +12,10 @@ use warmcast_common::status::StatusArgs;
 
 const NAME: &str = "cache-writer";
 const ABOUT: &str = "Applies the updates of a region's Kinesis stream to the region's Redis.";
+use warmcast_cache_writer::redrive::redrive_command;
+use warmcast_cache_writer::replay::{ReplayArgs, replay_command};
+use warmcast_common::daemon::{Daemon, Outcome};
+use warmcast_common::dead_letter::RedriveArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,6 +56,44 @@ Examples:
     cache-writer status --config cache-writer.toml --watermark-bound 30s --output json
   The shards that are furthest behind:
     cache-writer status --config cache-writer.toml --output json --shards | jq '.shards | sort_by(.behind_ms) | .[-20:]'";
+const REDRIVE_EXAMPLES: &str = "\
+Exit codes: 0 done; 1 letters failed again; 2 could not run, or not to the end; 64 wrong flags or configuration.
+
+Examples:
+  What was set aside in the last hour, and everything about one of them:
+    cache-writer redrive list --config cache-writer.toml --since 1h
+    cache-writer redrive show --config cache-writer.toml 00112233445566778899aabbccddeeff --raw record.bin
+  After an upgrade that can read them: look, then send. What still cannot be used stays, so it can be run again:
+    cache-writer redrive send --config cache-writer.toml --class undecodable-record --dry-run
+    cache-writer redrive send --config cache-writer.toml --class undecodable-record --rate 20";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Only ever reads. A row that the aggregator's filter keeps from the region is absent there, and looks wrong. Exit codes: 0 \
+consistent, or a miss, which is always safe; 1 wrong, or behind for longer than it was \
+watched; 2 could not run; 64 wrong flags, table or key.
+
+Examples:
+    cache-writer explain --config cache-writer.toml --table profiles user-1
+  A table with a sort key, and an aggregator with 256 buckets:
+    cache-writer explain --config cache-writer.toml --table visits --buckets 256 '{\"id\":{\"S\":\"user-1\"},\"at\":{\"N\":\"5\"}}'";
+
+const REPLAY_EXAMPLES: &str = "\
+Each change that the cache lacks makes its key invalid at the change's position, and the key is filled from the master; \
+what the cache has stays as it is. So it can be run again, and goes on where it was stopped.
+
+Exit codes: 0 done; 1 done, and keys stay misses, or something cannot be read; 2 could not run, or not to the end; 64 \
+wrong flags, table, key or time.
+
+Examples:
+  What came into the stream in the last 15 minutes; look first:
+    cache-writer replay --config cache-writer.toml --since 15m --dry-run
+    cache-writer replay --config cache-writer.toml --since 15m
+  One table, of an hour of yesterday:
+    cache-writer replay --config cache-writer.toml --table profiles --since 2026-11-21T09:00:00Z --until 2026-11-21T10:00:00Z
+  Keys from a list, as far back as the stream goes:
+    cache-writer replay --config cache-writer.toml --table profiles --keys-file keys.txt --from-horizon
+  A shard from a record on, with what descends from it:
+    cache-writer replay --config cache-writer.toml --from-sequence shardId-000000000003=4966...";
 
 /// The commands beside `run`.
 #[derive(Subcommand)]
@@ -61,6 +104,15 @@ enum Command {
     /// Begin the stream where a KCL application has stopped: take its checkpoints over, once.
     #[command(after_help = IMPORT_EXAMPLES)]
     ImportKcl(ImportKcl),
+    /// Dead letters: list them, look into them, and apply them again.
+    #[command(after_help = REDRIVE_EXAMPLES)]
+    Redrive(RedriveArgs),
+    /// Everything that is known about one key, and whether its entry is as it should be.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
+    /// Apply the region's stream again from a time on, where the cache lacks something.
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +123,9 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
     match command {
         Command::Status(args) => status(args, shutdown).await,
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
+        Command::Redrive(args) => redrive_command(args, shutdown).await,
+        Command::Explain(args) => explain_command(args, shutdown).await,
+        Command::Replay(args) => replay_command(args, shutdown).await,
     }
 }
 

@@ -6,32 +6,29 @@
 //! cache has lost something newer since, so the key is made invalid at the change's position, and its item is asked for
 //! from the master.
 
+mod command;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use warmcast_cache::{Cache, CacheError, Filler, ItemId};
+use warmcast_cache::{Cache, CacheError, ItemId};
 use warmcast_common::clock::now_ms;
-use warmcast_common::dead_letter::{Form, Kept, Letter, LetterError, LetterId, LetterStore, ReasonClass};
+use warmcast_common::dead_letter::{
+    Form, Kept, Letter, LetterError, LetterId, LetterStore, ReasonClass, Redriven,
+};
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::frame::decode_change;
 use warmcast_proto::record;
 
+pub use command::{Report, redrive_command, redrive_letters};
+
+use crate::refill::{Refill, Refilled};
 use crate::unpack::LATE_AFTER;
 
 /// Changes that one call applies.
 const CALL_CHANGES_MAX: usize = 1_024;
-
-/// What became of a letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Redriven {
-    /// The cache has each of its changes, so many, or the key is invalid, or has something newer. The letter is deleted.
-    Applied(usize),
-    /// It still cannot be used, or not all of it, for this reason. It stays, with one attempt more.
-    FailedAgain(String),
-    /// There is no such letter, or no more.
-    Gone,
-}
 
 /// Why a letter could not be tried to the end. It stays as it was; try it again.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +46,9 @@ pub enum RedriveError {
     },
 }
 
-/// Tries a letter again. Items that are not known are asked for from `filler`; without one they stay misses until a
-/// reader fills them.
+/// Tries a letter again: it is done when the cache has each of its changes, or the key is invalid, or has something newer.
+/// Items that are not known are filled by `refill`, and told with the outcome; without one they stay misses until a reader
+/// fills them.
 ///
 /// # Errors
 /// The store, or a cache that cannot be reached.
@@ -58,10 +56,17 @@ pub async fn redrive(
     store: &LetterStore,
     id: LetterId,
     cache: &Cache,
-    filler: Option<&Filler>,
-) -> Result<Redriven, RedriveError> {
-    let Some((kept, letter)) = store.get(id).await? else { return Ok(Redriven::Gone) };
+    refill: Option<&Refill>,
+) -> Result<(Redriven, Refilled), RedriveError> {
+    let nothing = |redriven| Ok((redriven, Refilled::default()));
+    let Some((kept, letter)) = store.get(id).await? else { return nothing(Redriven::Gone) };
     let Unpacked { changes, mut failure } = unpack(&kept, &letter);
+    let keys: BTreeSet<ItemId> =
+        changes.iter().map(|change| ItemId::new(change.table.clone(), change.key.clone())).collect();
+    let count = changes.len();
+    // A row of a backfill has no position, and is too old by now: its key is filled, if nothing is there.
+    let changes: Vec<Change> =
+        changes.into_iter().filter(|change| change.kind != ChangeKind::Backfill).collect();
     let age = Duration::from_millis(now_ms().saturating_sub(kept.first_attempt_ms));
     let sound: Vec<Change> =
         if age > LATE_AFTER { changes.iter().map(invalidation).collect() } else { changes.clone() };
@@ -72,19 +77,21 @@ pub async fn redrive(
         // would be taken today.
         failure = apply(cache, &changes).await.map_err(|error| RedriveError::Cache { id, error })?;
     }
-    if let Some(filler) = filler {
-        filler.offer(sound.iter().map(|change| ItemId::new(change.table.clone(), change.key.clone())));
-    }
-    match failure {
+    let refilled = match refill {
+        None => Refilled::default(),
+        Some(refill) => refill.fill(keys.into_iter().collect()).await,
+    };
+    let redriven = match failure {
         None => {
             store.delete(id).await?;
-            Ok(Redriven::Applied(sound.len()))
+            Redriven::Done(count)
         }
         Some(reason) => match store.failed_again(id, &reason).await? {
-            Some(_) => Ok(Redriven::FailedAgain(reason)),
-            None => Ok(Redriven::Gone),
+            Some(_) => Redriven::FailedAgain(reason),
+            None => Redriven::Gone,
         },
-    }
+    };
+    Ok((redriven, refilled))
 }
 
 /// What can be read of a letter.

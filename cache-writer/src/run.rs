@@ -49,11 +49,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     // One set for all: a task that dies before its time ends the process, whichever it is. Left without a reducer,
     // the shards would be read again and again for nothing.
     let mut tasks = JoinSet::new();
-    let letters_source = match &config.kinesis.service.region {
-        Some(region) => format!("cache-writer/{region}"),
-        None => "cache-writer".to_owned(),
-    };
-    let (quarantine, keeper) = Quarantine::new(letters, letters_source, Arc::clone(&stats.dead_letters));
+    let (quarantine, keeper) =
+        Quarantine::new(letters, config.letters_source(), Arc::clone(&stats.dead_letters));
     // It ends when the last handle is gone, with the reducers and the unpacker.
     tasks.spawn(keeper.run());
     let mut reducers = Vec::new();

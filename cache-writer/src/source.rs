@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::error::SdkError;
+use aws_sdk_kinesis::operation::get_shard_iterator::{GetShardIteratorError, GetShardIteratorOutput};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
 use bytes::Bytes;
@@ -15,6 +17,45 @@ use warmcast_common::consumer::{
 use warmcast_common::limits::{
     KINESIS_PAGE_BYTES_MAX, KINESIS_READ_INTERVAL_MIN, KINESIS_READ_RECORDS_MAX, KINESIS_RETENTION_MIN,
 };
+
+/// A shard, as the stream lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedShard {
+    /// Its name.
+    pub id: String,
+    /// The shards whose keys it took over.
+    pub parents: Vec<String>,
+    /// The hash keys that it has, or had: from, up to and including.
+    pub hash_keys: (u128, u128),
+    /// The first sequence number that it could have, and, if it is closed, the last.
+    pub sequences: (Option<SequenceNumber>, Option<SequenceNumber>),
+}
+
+impl ListedShard {
+    fn new(shard: aws_sdk_kinesis::types::Shard) -> Self {
+        let hash_keys = shard.hash_key_range.map_or((1, 0), |range| {
+            let key = |text: &str, unknown| text.parse().unwrap_or(unknown);
+            // A range that cannot be read has no key.
+            (key(&range.starting_hash_key, 1), key(&range.ending_hash_key, 0))
+        });
+        let sequences = shard.sequence_number_range.map_or((None, None), |range| {
+            let last = range.ending_sequence_number.and_then(|last| SequenceNumber::new(last).ok());
+            (SequenceNumber::new(range.starting_sequence_number).ok(), last)
+        });
+        let parents = shard.parent_shard_id.into_iter().chain(shard.adjacent_parent_shard_id).collect();
+        Self { id: shard.shard_id, parents, hash_keys, sequences }
+    }
+
+    /// Whether records still come into it.
+    pub const fn is_open(&self) -> bool {
+        self.sequences.1.is_none()
+    }
+
+    /// Whether records with this hash key came into it.
+    pub fn has(&self, hash_key: u128) -> bool {
+        (self.hash_keys.0..=self.hash_keys.1).contains(&hash_key)
+    }
+}
 
 /// One Kinesis stream.
 #[derive(Clone, Debug)]
@@ -53,6 +94,94 @@ impl KinesisStream {
         Ok(Self { client, name: name.to_owned(), identity, retention, created_ms })
     }
 
+    /// Every shard that is listed, closed ones included.
+    ///
+    /// # Errors
+    /// When a call fails.
+    pub async fn listed(&self) -> Result<Vec<ListedShard>, CallError> {
+        let mut listed = Vec::new();
+        let mut token = None;
+        loop {
+            // AWS: ListShards takes either the stream's name or a token to go on.
+            let request = match token.take() {
+                None => self.client.list_shards().stream_name(&self.name),
+                Some(token) => self.client.list_shards().next_token(token),
+            };
+            let answer = request
+                .send()
+                .await
+                .map_err(|error| CallError::new("ListShards", format!("stream {}", self.name), error))?;
+            listed.extend(answer.shards.unwrap_or_default().into_iter().map(ListedShard::new));
+            match answer.next_token {
+                Some(next) => token = Some(next),
+                None => return Ok(listed),
+            }
+        }
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How long records are kept, if the service told.
+    pub const fn kept_for(&self) -> Option<Duration> {
+        self.retention
+    }
+
+    /// A place to read from that begins with this very record.
+    ///
+    /// # Errors
+    /// When the call fails, as it does for a number that is none of the shard's.
+    pub async fn iterator_at(&self, shard: &str, sequence: &SequenceNumber) -> Result<String, SourceError> {
+        let request = self.client.get_shard_iterator().stream_name(&self.name).shard_id(shard);
+        let request = request
+            .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
+            .starting_sequence_number(sequence.as_str());
+        self.iterator_of(shard, request.send().await)
+    }
+
+    fn iterator_of(
+        &self,
+        shard: &str,
+        answer: Result<GetShardIteratorOutput, SdkError<GetShardIteratorError>>,
+    ) -> Result<String, SourceError> {
+        let answer = answer.map_err(|error| {
+            SourceError::from_call(CallError::new("GetShardIterator", self.target(shard), error))
+        })?;
+        Ok(answer.shard_iterator.unwrap_or_default())
+    }
+
+    /// Reads one page of at most so many records.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn read_some(
+        &self,
+        shard: &str,
+        iterator: &str,
+        records_max: i32,
+    ) -> Result<Page<Bytes>, SourceError> {
+        let request = self.client.get_records().shard_iterator(iterator).limit(records_max);
+        let answer = request.send().await.map_err(|error| {
+            SourceError::from_call(CallError::new("GetRecords", self.target(shard), error))
+        })?;
+        Ok(Page {
+            records: answer.records.into_iter().map(source_record).collect(),
+            next: answer.next_shard_iterator,
+            children: answer
+                .child_shards
+                .unwrap_or_default()
+                .into_iter()
+                .map(|child| Shard { id: child.shard_id, parents: child.parent_shards })
+                .collect(),
+            behind: answer
+                .millis_behind_latest
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map(Duration::from_millis),
+        })
+    }
+
     fn target(&self, shard: &str) -> String {
         format!("{shard} of stream {}", self.name)
     }
@@ -87,27 +216,9 @@ impl StreamSource for KinesisStream {
     }
 
     async fn shards(&self) -> Result<Listing, CallError> {
-        let mut listing = Listing::default();
-        let mut token = None;
-        loop {
-            // AWS: ListShards takes either the stream's name or a token to go on.
-            let request = match token.take() {
-                None => self.client.list_shards().stream_name(&self.name),
-                Some(token) => self.client.list_shards().next_token(token),
-            };
-            let answer = request
-                .send()
-                .await
-                .map_err(|error| CallError::new("ListShards", format!("stream {}", self.name), error))?;
-            listing.shards.extend(answer.shards.unwrap_or_default().into_iter().map(|shard| Shard {
-                id: shard.shard_id,
-                parents: shard.parent_shard_id.into_iter().chain(shard.adjacent_parent_shard_id).collect(),
-            }));
-            match answer.next_token {
-                Some(next) => token = Some(next),
-                None => return Ok(listing),
-            }
-        }
+        let shards = self.listed().await?.into_iter();
+        let shards = shards.map(|ListedShard { id, parents, .. }| Shard { id, parents }).collect();
+        Ok(Listing { shards, ..Listing::default() })
     }
 
     /// Asked for only where the last read did not tell them.
@@ -130,37 +241,11 @@ impl StreamSource for KinesisStream {
                 request.shard_iterator_type(ShardIteratorType::TrimHorizon)
             }
         };
-        let answer = request.send().await.map_err(|error| {
-            SourceError::from_call(CallError::new("GetShardIterator", self.target(shard), error))
-        })?;
-        Ok(answer.shard_iterator.unwrap_or_default())
+        self.iterator_of(shard, request.send().await)
     }
 
     async fn read(&self, shard: &str, iterator: &str) -> Result<Page<Bytes>, SourceError> {
-        let answer = self
-            .client
-            .get_records()
-            .shard_iterator(iterator)
-            .limit(KINESIS_READ_RECORDS_MAX)
-            .send()
-            .await
-            .map_err(|error| {
-                SourceError::from_call(CallError::new("GetRecords", self.target(shard), error))
-            })?;
-        Ok(Page {
-            records: answer.records.into_iter().map(source_record).collect(),
-            next: answer.next_shard_iterator,
-            children: answer
-                .child_shards
-                .unwrap_or_default()
-                .into_iter()
-                .map(|child| Shard { id: child.shard_id, parents: child.parent_shards })
-                .collect(),
-            behind: answer
-                .millis_behind_latest
-                .and_then(|ms| u64::try_from(ms).ok())
-                .map(Duration::from_millis),
-        })
+        self.read_some(shard, iterator, KINESIS_READ_RECORDS_MAX).await
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! What readers stand on: no script, no deadline, no idea of freshness.
 
+mod stay;
+
 use std::{
     fmt,
     sync::{
@@ -13,6 +15,8 @@ use std::{
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
+
+pub use stay::Stay;
 
 use crate::{
     call::ServerView,

@@ -20,10 +20,20 @@ mod store;
 mod pace;
 mod counts;
 mod quarantine;
+mod selection;
+mod listing;
+mod shown;
+mod redrive;
 
 pub use config::{DeadLetterConfig, StoreConfig};
 pub use counts::Counts;
 pub use filter::Filter;
 pub use letter::{Envelope, Form, Kept, Letter, LetterId, Origin, ReasonClass};
+pub use listing::{Cursor, ListArgs, ListReport, list, page};
 pub use quarantine::{Keeper, Quarantine};
+pub use redrive::{
+    Chosen, RedriveArgs, RedriveCommand, Redriven, SendArgs, SendReport, Sending, preview, send,
+};
+pub use selection::FilterArgs;
+pub use shown::{LetterReport, ShowArgs, show};
 pub use store::{LetterError, LetterStore, Page};

@@ -5,6 +5,7 @@ mod job_name;
 mod lines;
 mod moment;
 mod progress;
+mod raw_key;
 mod report;
 mod throttle;
 
@@ -12,5 +13,6 @@ pub use job_name::job_name;
 pub use lines::{LinesError, read_lines};
 pub use moment::{Moment, MomentError};
 pub use progress::Progress;
+pub use raw_key::{RawKey, RawKeyError};
 pub use report::report;
 pub use throttle::Throttle;

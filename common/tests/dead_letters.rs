@@ -16,3 +16,5 @@ mod world;
 mod quarantine;
 #[path = "dead_letters/stores.rs"]
 mod stores;
+#[path = "dead_letters/redrive.rs"]
+mod redrive;

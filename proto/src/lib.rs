@@ -4,7 +4,7 @@
 //! which data meets them: a stream's sequence number becomes a [`position::Position`], the row becomes an
 //! [`item::Item`] under a [`key::ItemKey`], both become a [`change::Change`], changes travel in a
 //! [`frame`], or each as [`json`] in a record of the [`kpl`]; a reader takes any of them for a [`record`]; and they end as
-//! a cache [`entry`]. The protobuf schema is in `proto/schema`.
+//! a cache [`entry`]. The operators' commands [`show`] them. The protobuf schema is in `proto/schema`.
 
 mod base36;
 pub mod sequence;
@@ -18,6 +18,7 @@ pub mod json;
 pub mod kpl;
 pub mod record;
 pub mod entry;
+pub mod show;
 
 #[expect(
     missing_docs,

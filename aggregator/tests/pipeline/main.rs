@@ -20,6 +20,7 @@ mod fake_kinesis;
 mod world;
 
 mod poison;
+mod redrives;
 mod producer;
 mod dispatch;
 mod replay;

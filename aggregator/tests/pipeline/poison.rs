@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use warmcast_aggregator::change::ChangeMaker;
 use warmcast_aggregator::filter::Feeds;
 use warmcast_aggregator::intake::{Intake, Pending};
-use warmcast_aggregator::redrive::{Redrive, RedriveError, Redriven, redrive};
+use warmcast_aggregator::redrive::{RedriveError, Routes, redrive};
 use warmcast_aggregator::stats::Stats;
 use warmcast_aggregator::stream_record;
 use warmcast_aggregator::table::KeySchema;
@@ -19,9 +19,9 @@ use warmcast_common::consumer::{
     Asked, ByteBudget, Checkpoint, Delivery, LaneAck, Lanes, Processor as _, SequenceNumber, SourceRecord,
 };
 use warmcast_common::dead_letter::{
-    DeadLetterConfig, Filter, Form, Keeper, LetterId, LetterStore, Quarantine, StoreConfig,
+    DeadLetterConfig, Filter, Form, Keeper, LetterId, LetterStore, Quarantine, Redriven, StoreConfig,
 };
-use warmcast_proto::change::ChangeKind;
+use warmcast_proto::change::{Change, ChangeKind};
 
 use super::servers::DynamoDb;
 use super::wait::until;
@@ -213,35 +213,39 @@ async fn a_letter_that_can_be_read_by_now_is_sent_and_deleted_and_another_stays(
         shard.process(vec![record(1, Some(Poison::Key)), record(2, None), record(3, Some(Poison::Event))]);
     changes.await.into_iter().for_each(|pending| pending.ack.done());
     until("both letters are stored", async || ids(&store).await.len() == 2).await;
-    let mended = || {
-        let key = KeySchema { partition: "other".to_owned(), sort: None };
-        Some(ChangeMaker::new("profiles", 1, key))
+    let key = KeySchema { partition: "other".to_owned(), sort: None };
+    let feeds = Feeds::new(&key, [None, None]);
+    let mended = (ChangeMaker::new("profiles", 1, key), feeds);
+    let routes = Routes {
+        streams: BTreeMap::from([(STREAM.to_owned(), mended)]),
+        regions: vec!["eu-west-1".into(), "sa-east-1".into()],
     };
-    let mut sent: Vec<Redrive> = Vec::new();
+    let mut sent: Vec<(Vec<(Change, Lanes)>, u64)> = Vec::new();
     let mut outcomes = Vec::new();
     for id in ids(&store).await {
-        let refusing = redrive(&store, id, |_| mended(), async |_| Err("the regions are away")).await;
+        let refusing = redrive(&store, id, &routes, async |_, _| Err("the regions are away")).await;
         if let Err(error) = &refusing {
             assert!(matches!(error, RedriveError::Send { .. }), "{error:?}");
         }
-        let send = async |redrive: Redrive| {
-            sent.push(redrive);
+        let send = async |changes, read_ms| {
+            sent.push((changes, read_ms));
             Ok::<_, String>(())
         };
-        outcomes.push(redrive(&store, id, |_| mended(), send).await.unwrap());
+        outcomes.push(redrive(&store, id, &routes, send).await.unwrap());
     }
     assert_eq!(sent.len(), 1, "{outcomes:?}");
-    assert!(outcomes.contains(&Redriven::Sent(1)));
-    let change = &sent[0].changes[0];
+    assert!(outcomes.contains(&Redriven::Done(1)));
+    let (changes, read_ms) = &sent[0];
+    let (change, lanes) = &changes[0];
     assert_eq!((&change.key[..], change.kind), (b"key-1".as_slice(), ChangeKind::Put));
-    assert_eq!(change.position.sequence().to_string(), "1");
+    assert_eq!((change.position.sequence().to_string(), *lanes), ("1".to_owned(), Lanes::first(2)));
     let left = store.list(&Filter::default(), None).await.unwrap().letters;
     assert_eq!(left.len(), 1);
     assert_eq!((left[0].attempts, left[0].envelope.origin.position.as_deref()), (3, Some("3")));
     assert!(left[0].envelope.reason.contains("key attribute other"), "{:?}", left[0]);
-    assert!(sent[0].read_ms <= left[0].last_attempt_ms);
-    let gone =
-        redrive(&store, "0".repeat(32).parse().unwrap(), |_| None, async |_| Ok::<_, String>(())).await;
+    assert!(*read_ms <= left[0].last_attempt_ms);
+    let gone = "0".repeat(32).parse().unwrap();
+    let gone = redrive(&store, gone, &routes, async |_, _| Ok::<_, String>(())).await;
     assert_eq!(gone.unwrap(), Redriven::Gone);
     shard.end().await;
 }

@@ -31,6 +31,8 @@ mod resharding;
 mod inflation;
 mod poison;
 mod redrive;
+mod replays;
+mod explains;
 mod protocol;
 mod backfills;
 mod aggregated;

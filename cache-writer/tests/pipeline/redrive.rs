@@ -1,8 +1,13 @@
 //! Dead letters that are tried again.
 
+use tokio_util::sync::CancellationToken;
 use warmcast_cache::Cache;
-use warmcast_cache_writer::redrive::{RedriveError, Redriven, redrive};
-use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, ReasonClass};
+use warmcast_cache_writer::Config;
+use warmcast_cache_writer::redrive::{RedriveError, Report, redrive, redrive_letters};
+use warmcast_common::daemon::Outcome;
+use warmcast_common::dead_letter::{
+    Chosen, Envelope, Filter, Form, Letter, Origin, ReasonClass, Redriven, Sending,
+};
 use warmcast_proto::change::ChangeKind;
 use warmcast_proto::entry::EntryKind;
 use warmcast_proto::frame::encode_change;
@@ -35,7 +40,7 @@ impl World {
     /// A letter of so long ago, tried again; and whether it is still there, with its attempts.
     async fn redrive(&self, letter: &Letter, age_ms: u64, cache: &Cache) -> (Redriven, Option<u64>) {
         let kept = self.letters.set_aside(letter, now_ms() - age_ms).await.unwrap();
-        let outcome = redrive(&self.letters, kept.id, cache, None).await.unwrap();
+        let (outcome, _) = redrive(&self.letters, kept.id, cache, None).await.unwrap();
         let left = self.letters.get(kept.id).await.unwrap().map(|(kept, _)| kept.attempts);
         (outcome, left)
     }
@@ -52,17 +57,18 @@ async fn what_can_be_read_by_now_is_applied_where_the_cache_lacks_it_and_the_let
     let cache = Cache::connect(world.config().redis).await.unwrap();
     cache.apply(&[&put_change("newer", 9)]).await.remove(0).unwrap();
     let record = letter(Form::KinesisRecord, &frame(&[put_change("new", 5), put_change("newer", 5)]));
-    assert_eq!(world.redrive(&record, 1_000, &cache).await, (Redriven::Applied(2), None));
+    assert_eq!(world.redrive(&record, 1_000, &cache).await, (Redriven::Done(2), None));
     assert_eq!(shown(&world.entry("new").await.unwrap()), (EntryKind::Live, "5"));
     assert_eq!(shown(&world.entry("newer").await.unwrap()), (EntryKind::Live, "9"));
     let delete = json::encode(&change("document", 5, ChangeKind::Delete, ""), now_ms()).unwrap();
     let user_record = letter(Form::KinesisRecord, &delete);
-    assert_eq!(world.redrive(&user_record, 1_000, &cache).await, (Redriven::Applied(1), None));
+    assert_eq!(world.redrive(&user_record, 1_000, &cache).await, (Redriven::Done(1), None));
     assert_eq!(world.kind("document").await, Some(EntryKind::Tombstone));
     let single = letter(Form::Change, &encode_change(&put_change("single", 5)));
-    assert_eq!(world.redrive(&single, 1_000, &cache).await, (Redriven::Applied(1), None));
+    assert_eq!(world.redrive(&single, 1_000, &cache).await, (Redriven::Done(1), None));
     assert_eq!(world.kind("single").await, Some(EntryKind::Live));
-    assert_eq!(redrive(&world.letters, single.id(), &cache, None).await.unwrap(), Redriven::Gone);
+    let (again, _) = redrive(&world.letters, single.id(), &cache, None).await.unwrap();
+    assert_eq!(again, Redriven::Gone);
 }
 
 #[tokio::test]
@@ -73,7 +79,7 @@ async fn what_was_read_long_ago_only_says_that_its_items_are_not_known() {
     let before = [put_change("older", 1), put_change("newer", 9)];
     assert!(cache.apply(&[&before[0], &before[1]]).await.iter().all(Result::is_ok));
     let record = letter(Form::KinesisRecord, &frame(&[put_change("older", 5), put_change("newer", 5)]));
-    assert_eq!(world.redrive(&record, 120_000, &cache).await, (Redriven::Applied(2), None));
+    assert_eq!(world.redrive(&record, 120_000, &cache).await, (Redriven::Done(2), None));
     assert_eq!(world.kind("older").await, Some(EntryKind::Invalid));
     assert_eq!(world.kind("newer").await, Some(EntryKind::Live));
 }
@@ -118,4 +124,40 @@ async fn a_cache_that_cannot_be_reached_leaves_the_letter_as_it_was() {
     let error = redrive(&world.letters, kept.id, &cache, None).await.unwrap_err();
     assert!(matches!(error, RedriveError::Cache { .. }), "{error}");
     assert_eq!(world.letters.get(kept.id).await.unwrap().unwrap().0, kept);
+}
+
+/// As the command does it.
+async fn send_all(world: &World, config: &Config, stop: &CancellationToken) -> Report {
+    let cache = Cache::connect(config.redis.clone()).await.unwrap();
+    let sending = Sending::new(Chosen::Filter(Filter::default()), 10_000.try_into().unwrap());
+    redrive_letters(&world.letters, config, &cache, sending, stop).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_tries_every_letter_fills_what_is_not_known_and_run_again_changes_nothing() {
+    let world = World::new(1).await;
+    world.letters.prepare().await.unwrap();
+    world.put_into_master("a", "red").await;
+    let config = Config { fallback: Some(world.fallback()), ..world.config() };
+    let late = letter(Form::KinesisRecord, &frame(&[put_change("a", 5), put_change("gone", 5)]));
+    world.letters.set_aside(&late, now_ms() - 120_000).await.unwrap();
+    world.letters.set_aside(&letter(Form::KinesisRecord, b"garbage"), now_ms()).await.unwrap();
+
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let stopped = send_all(&world, &config, &stop).await.letters;
+    assert_eq!((stopped.done, stopped.ended_by.as_deref()), (0, Some("stopped by a signal")));
+    assert!(stopped.outcome().is_err());
+
+    let report = send_all(&world, &config, &CancellationToken::new()).await;
+    let letters = &report.letters;
+    assert_eq!((letters.done, letters.changes, letters.failed_again), (1, 2, 1));
+    assert_eq!(letters.outcome().unwrap(), Outcome::Problems);
+    assert_eq!(report.refilled.unwrap().filled, 2);
+    assert_eq!(world.kind("a").await, Some(EntryKind::Filled));
+    assert_eq!(world.kind("gone").await, Some(EntryKind::Negative));
+
+    let again = send_all(&world, &config, &CancellationToken::new()).await.letters;
+    assert_eq!((again.done, again.failed_again), (0, 1), "what cannot be read stays");
+    assert_eq!(world.letters().await[0].0.attempts, 3);
 }

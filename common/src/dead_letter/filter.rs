@@ -1,6 +1,6 @@
 //! Which letters are meant.
 
-use super::letter::Kept;
+use super::letter::{Kept, ReasonClass};
 
 /// What a letter must be like; what is not set is not asked. The default is every letter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct Filter {
     pub source: Option<String>,
     /// A text that its reason contains.
     pub reason: Option<String>,
+    /// Its class.
+    pub class: Option<ReasonClass>,
     /// Its last attempt was then or later: milliseconds since the Unix epoch.
     pub since_ms: Option<u64>,
     /// Its last attempt was before then: milliseconds since the Unix epoch.
@@ -29,6 +31,7 @@ impl Filter {
             source.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }) && is(&self.reason, &|wanted| envelope.reason.contains(wanted))
             && is(&self.table, &|wanted| envelope.table.as_deref() == Some(wanted))
+            && self.class.is_none_or(|wanted| envelope.class == wanted)
             && self.since_ms.is_none_or(|since_ms| letter.last_attempt_ms >= since_ms)
             && self.before_ms.is_none_or(|before_ms| letter.last_attempt_ms < before_ms)
             && (self.key.is_none() || self.key == envelope.key)
@@ -61,6 +64,8 @@ mod tests {
             (Filter { source: text("aggregator"), ..any() }, false),
             (Filter { reason: text("magic"), ..any() }, true),
             (Filter { reason: text("tragic"), ..any() }, false),
+            (Filter { class: Some(ReasonClass::UndecodableRecord), ..any() }, true),
+            (Filter { class: Some(ReasonClass::Refused), ..any() }, false),
             (Filter { since_ms: Some(200), before_ms: Some(201), ..any() }, true),
             (Filter { since_ms: Some(201), ..any() }, false),
             (Filter { before_ms: Some(200), ..any() }, false),
