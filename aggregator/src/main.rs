@@ -10,12 +10,12 @@ use warmcast_aggregator::regions::{Regions, regions};
 use warmcast_aggregator::replay::{Replay, replay};
 use warmcast_aggregator::status::status;
 use warmcast_common::daemon::{Daemon, Outcome};
+use warmcast_common::dead_letter::RedriveArgs;
 use warmcast_common::status::StatusArgs;
 
 const NAME: &str = "aggregator";
 const ABOUT: &str =
     "Tails the streams of DynamoDB tables and puts batched updates to a Kinesis stream in every region.";
-use warmcast_common::dead_letter::RedriveArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,6 +125,7 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
         Command::Regions(args) => regions(args, shutdown).await,
         Command::Replay(args) => replay(args, shutdown).await,
+        Command::Redrive(args) => redrive_command(args, shutdown).await,
     }
 }
 
@@ -142,6 +143,5 @@ mod tests {
         let whole = command_line::<Command>(NAME, ABOUT, EXAMPLES);
         whole.clone().debug_assert();
         assert_eq!(documented::undocumented(&whole), Vec::<String>::new());
-        Command::Redrive(args) => redrive_command(args, shutdown).await,
     }
 }

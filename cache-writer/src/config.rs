@@ -3,6 +3,9 @@
 mod cache;
 mod fallback;
 mod tables;
+mod verify;
+
+pub use verify::VerifyConfig;
 
 use std::time::Duration;
 
@@ -38,6 +41,8 @@ pub struct Config {
     pub rewind: Duration,
     /// Where items come from whose changes do not say what they are; none: their keys stay misses.
     pub fallback: Option<FallbackConfig>,
+    /// How the cache is compared with the master all the time.
+    pub verify: VerifyConfig,
     /// How many reducers apply changes side by side.
     pub reducers: usize,
     /// How much may be held, in bytes.
@@ -104,6 +109,8 @@ impl DaemonConfig for Config {
             &state,
             "/var/lib/warmcast/cache-writer/dead-letters",
         );
+        let fallback = root.optional_section("master").map(fallback::read);
+        let verify = VerifyConfig::read(root.section("verify"), fallback.is_some());
         let config = Self {
             worker_id: root.text_or("worker_id", host_name),
             kinesis: KinesisConfig::read(root.section("kinesis")),
@@ -112,7 +119,8 @@ impl DaemonConfig for Config {
             worker: WorkerConfig::read(root.section("worker"), IDLE_POLL_MAX_MS),
             redis,
             rewind,
-            fallback: root.optional_section("master").map(fallback::read),
+            fallback,
+            verify,
             reducers: reducer_count,
             queue: QueueConfig::read(root.section("queue")),
             dead_letters,

@@ -228,6 +228,7 @@ impl Eyes<'_> {
         let rules = &self.subject.rules;
         let mut look = Look {
             read_ms,
+            done_ms: cached.at_ms,
             expected: rules.expected(row.as_ref(), cached.at_ms),
             seen: rules.seen(cached.value.as_ref(), cached.at_ms),
             header: header(cached.value.as_ref()),
@@ -235,7 +236,8 @@ impl Eyes<'_> {
         };
         if let Verdict::Different(_) = look.verdict() {
             row = self.row(master).await?;
-            look.expected_after = Some(rules.expected(row.as_ref(), cached.at_ms));
+            look.done_ms = now_ms();
+            look.expected_after = Some(rules.expected(row.as_ref(), look.done_ms));
         }
         Ok((Some(look), cached, Some(row)))
     }

@@ -6,23 +6,24 @@ use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 use warmcast_cache_writer::explain::{ExplainArgs, explain_command};
 use warmcast_cache_writer::import::{ImportKcl, import_kcl};
+use warmcast_cache_writer::redrive::redrive_command;
+use warmcast_cache_writer::replay::{ReplayArgs, replay_command};
 use warmcast_cache_writer::status::status;
+use warmcast_cache_writer::verify::{self, Verify};
 use warmcast_common::daemon::{Daemon, Outcome};
+use warmcast_common::dead_letter::RedriveArgs;
 use warmcast_common::status::StatusArgs;
 
 const NAME: &str = "cache-writer";
 const ABOUT: &str = "Applies the updates of a region's Kinesis stream to the region's Redis.";
-use warmcast_cache_writer::redrive::redrive_command;
-use warmcast_cache_writer::replay::{ReplayArgs, replay_command};
-use warmcast_common::daemon::{Daemon, Outcome};
-use warmcast_common::dead_letter::RedriveArgs;
 
 const EXAMPLES: &str = "\
 Examples:
   cache-writer run --config config/cache-writer.toml
   cache-writer config show --config config/cache-writer.toml --set reducers.count=16
   cache-writer status --config config/cache-writer.toml --watch
-  cache-writer import-kcl --config config/cache-writer.toml --kcl-table cache-consumer --dry-run";
+  cache-writer import-kcl --config config/cache-writer.toml --kcl-table cache-consumer --dry-run
+  cache-writer verify --config config/cache-writer.toml --sample 10000";
 
 const IMPORT_EXAMPLES: &str = "\
 Exit codes: 0 done; 1 done, and the report has something to look at; 2 refused or failed; 64 wrong flags or \
@@ -56,6 +57,7 @@ Examples:
     cache-writer status --config cache-writer.toml --watermark-bound 30s --output json
   The shards that are furthest behind:
     cache-writer status --config cache-writer.toml --output json --shards | jq '.shards | sort_by(.behind_ms) | .[-20:]'";
+
 const REDRIVE_EXAMPLES: &str = "\
 Exit codes: 0 done; 1 letters failed again; 2 could not run, or not to the end; 64 wrong flags or configuration.
 
@@ -113,6 +115,9 @@ enum Command {
     /// Apply the region's stream again from a time on, where the cache lacks something.
     #[command(after_help = REPLAY_EXAMPLES)]
     Replay(ReplayArgs),
+    /// Compare the cache with the master tables, and mend what is wrong.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(Verify),
 }
 
 fn main() -> ExitCode {
@@ -126,6 +131,7 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
         Command::Redrive(args) => redrive_command(args, shutdown).await,
         Command::Explain(args) => explain_command(args, shutdown).await,
         Command::Replay(args) => replay_command(args, shutdown).await,
+        Command::Verify(args) => verify::verify(args, shutdown).await,
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use warmcast_cache::{Cache, Filler, Master};
+use warmcast_cache::{Cache, EntryReads, Filler, Master, ReadFrom};
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription, Worker};
@@ -21,6 +21,8 @@ use crate::reducer::Reducer;
 use crate::source::KinesisStream;
 use crate::stats::Stats;
 use crate::unpack::{LATE_AFTER, Unpack};
+use crate::verify::continuous::Continuous;
+use crate::verify::look::Looker;
 
 /// Frames' shares that may wait for one reducer. The byte budgets bound what they weigh.
 const REDUCER_QUEUE_MAX: usize = 64;
@@ -72,6 +74,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     let consumer = Consumer::new(Arc::clone(&worker), read.clone(), lags.clone())
         .with_fence(Arc::clone(&fence))
         .with_rewind(rewind);
+    let verifying = match (&filler, config.verify.keys_per_s) {
+        (Some(filler), 1..) => Some(verify_always(&config, filler, &stats, shutdown.clone())),
+        _ => None,
+    };
     let freshness = Freshness {
         cache: cache.clone(),
         fleet: consumer.watermark(),
@@ -108,7 +114,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyh
     // Until everything is drained: what is applied last needs them as well.
     let attending = async {
         let fencing = fence.keep(|until| cache.hold_until(until), &drained);
-        tokio::join!(fencing, cache.watch(drained.clone()), freshness.run(drained.clone()));
+        let verifying = async {
+            if let Some(verifying) = verifying {
+                Box::pin(verifying).await;
+            }
+        };
+        tokio::join!(fencing, cache.watch(drained.clone()), freshness.run(drained.clone()), verifying);
         Ok(())
     };
     tokio::try_join!(working, beating, logging, attending)?;
@@ -138,6 +149,22 @@ async fn reach_cache(config: &Config) -> Cache {
         () = cache.watch(CancellationToken::new()) => {}
     }
     cache
+}
+
+/// Compares the cache with the master, within the bounds of reading it, until `shutdown`.
+async fn verify_always(config: &Config, filler: &Filler, stats: &Arc<Stats>, shutdown: CancellationToken) {
+    let connect = || EntryReads::connect(config.redis.clone(), ReadFrom::Primary);
+    let connecting = until_ok("the cache, to verify it", connect);
+    let Some(reads) = shutdown.run_until_cancelled(connecting).await else { return };
+    let looker = Looker {
+        reads,
+        master: filler.master().clone(),
+        tables: Arc::new(config.redis.tables.clone()),
+        only: None,
+        is_filtered: config.verify.is_filtered,
+        shed_retries: 0,
+    };
+    Continuous::new(looker, config.verify.clone(), Arc::clone(stats)).run(shutdown).await;
 }
 
 /// What fills entries whose items are not known from the master.

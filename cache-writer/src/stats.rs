@@ -47,6 +47,18 @@ pub struct Stats {
     pub rewinds: AtomicU64,
     /// The newest watermark that was published, in milliseconds since the Unix epoch; 0: none by this process.
     pub watermark_ms: AtomicU64,
+    /// Keys whose entries were compared with the master (`[verify]`).
+    pub verify_looked_at: AtomicU64,
+    /// Of these, those that readers got nothing of.
+    pub verify_missing: AtomicU64,
+    /// Of these, those that differed at first: most are on their way.
+    pub verify_different: AtomicU64,
+    /// Of these, those that are wrong and stay so. Anything but 0 needs a person.
+    pub verify_mismatches: AtomicU64,
+    /// Of these, those of which it could not be found out.
+    pub verify_not_judged: AtomicU64,
+    /// Times that no keys could be had to look at.
+    pub verify_failed: AtomicU64,
 }
 
 impl Stats {
@@ -80,6 +92,12 @@ impl Stats {
             fills_shed = self.fills_shed.load(Relaxed),
             rewinds = self.rewinds.load(Relaxed),
             watermark_ms = self.watermark_ms.load(Relaxed),
+            verify_looked_at = self.verify_looked_at.load(Relaxed),
+            verify_missing = self.verify_missing.load(Relaxed),
+            verify_different = self.verify_different.load(Relaxed),
+            verify_mismatches = self.verify_mismatches.load(Relaxed),
+            verify_not_judged = self.verify_not_judged.load(Relaxed),
+            verify_failed = self.verify_failed.load(Relaxed),
             shards = lags.shards(),
             lag_ms = lags.max_ms(),
             read_bytes = read.bytes_in_use(),

@@ -28,6 +28,7 @@ fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
     assert_eq!((&full.dead_letters, &full.log), (&given.dead_letters, &given.log));
     assert_eq!(full.shutdown_deadline, given.shutdown_deadline);
     assert_eq!(full.kinesis.from_trim_horizon, given.kinesis.from_trim_horizon);
+    assert_eq!(full.verify, given.verify);
     let redis = |config: &Config| {
         let redis = &config.redis;
         (
@@ -77,6 +78,8 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         live_ttl_ms = 1
         [reducers]
         count = 0
+        [verify]
+        keys_per_s = 5
         [queue]
         read_bytes_max = 1
         [dead_letters]
@@ -92,6 +95,7 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "kinesis.stream: is required",
         "dynamodb.secret_access_key: ",
         "entries.live_ttl_ms: ",
+        "verify.keys_per_s: ",
         "redis.url: ",
         "redis.sentinel_username: ",
         "redis.ca_file: ",

@@ -20,13 +20,15 @@ mod node;
 mod nodes;
 mod watch;
 mod exchange;
+mod item_id;
+mod key_space;
 pub mod read;
 mod cache;
 mod apply;
 mod leases;
 mod backfill;
 mod watermark;
-mod item_id;
+pub mod scan;
 #[cfg(feature = "master")]
 mod backoff;
 #[cfg(feature = "master")]
@@ -44,6 +46,7 @@ pub use connection::ConnectError;
 #[cfg(feature = "master")]
 pub use filler::{FillAnswer, FillError, Filler, FillerConfig};
 pub use item_id::ItemId;
+pub use key_space::WATERMARK_KEY;
 pub use leases::{Acquired, Fill, Filled, Invalidated, Token};
 #[cfg(feature = "master")]
 pub use master::{Master, MasterConfig, MasterError};
@@ -51,4 +54,4 @@ pub use outcome::{CacheError, Outcome, Refusal};
 pub use policy::{TablePolicy, Tables};
 pub use read::{EntryReads, ReadFrom};
 pub use reader::{Answer, ReadError, Reader, ReaderConfig, ReaderError, Row};
-pub use watermark::WATERMARK_KEY;
+pub use scan::{Entries, EntryScan};

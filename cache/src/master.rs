@@ -7,7 +7,7 @@
 //!
 //! Modules in the order in which a key meets them: its table's `schemas` turn it into a `key` of DynamoDB; the
 //! `state` has it wait, asks `breaker` and `budget`, and gives out batches; a `call` reads one and turns each row
-//! into an `item`.
+//! into an `item`. A `scan` walks through a whole table, under the same bounds.
 
 mod config;
 mod error;
@@ -18,6 +18,7 @@ mod budget;
 mod state;
 mod item;
 mod call;
+mod scan;
 
 use std::{
     sync::{
@@ -46,6 +47,7 @@ pub use self::{
     config::{BreakerConfig, MasterConfig},
     error::{Failure, FailureClass, MasterError, ShedReason},
     key::KeyError,
+    scan::{SEGMENTS_MAX, ScanPage, ScanPlace, Segment},
 };
 use crate::item_id::ItemId;
 

@@ -23,6 +23,8 @@ use crate::{
     config::CacheConfig,
     connection::ConnectError,
     exchange::Requests,
+    item_id::ItemId,
+    key_space::KeySpace,
     node::{Node, Purpose},
     nodes::{Map, Nodes},
     outcome::{CacheError, Refusal},
@@ -50,6 +52,7 @@ pub enum ReadFrom {
 #[derive(Clone)]
 pub struct EntryReads {
     nodes: Nodes,
+    keys: Arc<KeySpace>,
     from: ReadFrom,
     turns: Arc<AtomicUsize>,
 }
@@ -64,8 +67,9 @@ impl EntryReads {
             ReadFrom::Primary => Purpose::ReadPrimaries,
             ReadFrom::Replica => Purpose::ReadReplicas,
         };
+        let keys = Arc::new(KeySpace::new(&config));
         let nodes = Nodes::connect_for(config, purpose).await?;
-        Ok(Self { nodes, from, turns: Arc::default() })
+        Ok(Self { nodes, keys, from, turns: Arc::default() })
     }
 
     /// The values of these keys (see [`warmcast_proto::key::cache_key`]), in their order; nothing where there is
@@ -85,6 +89,37 @@ impl EntryReads {
         let answers = self.nodes.carry(&reads).await;
         let answers = keys.chunks(keys_per_command).zip(answers);
         answers.flat_map(|(keys, answer)| self.values(keys.len(), answer)).collect()
+    }
+
+    /// The values of these items' keys, in their order; as [`get_many`](Self::get_many).
+    pub async fn get_items(&self, items: &[ItemId]) -> Vec<Result<Option<Bytes>, CacheError>> {
+        let keys: Vec<Vec<u8>> = items.iter().map(|item| self.key(item)).collect();
+        self.get_many(&keys).await
+    }
+
+    /// The server's key of an item.
+    #[must_use]
+    pub fn key(&self, item: &ItemId) -> Vec<u8> {
+        self.keys.key(&item.table, &item.key)
+    }
+
+    /// The region's watermark, ms since the Unix epoch: every change made before it has been applied here. None: it
+    /// was never published, or its key holds something else.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn watermark_ms(&self) -> Result<Option<u64>, CacheError> {
+        let value = self.get_many(&[self.keys.watermark_key()]).await.into_iter().next();
+        let value = value.transpose()?.flatten();
+        Ok(value.and_then(|digits| str::from_utf8(&digits).ok()?.parse().ok()))
+    }
+
+    pub(crate) const fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    pub(crate) fn keys(&self) -> &KeySpace {
+        &self.keys
     }
 
     /// One command to one server, which is what nearly every read is. None: the answer is to be had elsewhere, or

@@ -43,8 +43,8 @@ use self::{
 #[cfg(feature = "master")]
 use crate::{cache::Cache, filler::Filler, master::Master};
 use crate::{
-    config::CacheConfig, connection::ConnectError, outcome::CacheError, read::EntryReads,
-    shape::wall_clock_ms, watermark::WATERMARK_KEY,
+    config::CacheConfig, connection::ConnectError, key_space::WATERMARK_KEY, outcome::CacheError,
+    read::EntryReads, shape::wall_clock_ms,
 };
 
 /// Reads items of one region's cache. Clones are cheap and share everything; calls may be concurrent.

@@ -5,11 +5,9 @@ use redis::Value;
 use crate::{
     cache::Cache,
     call::{Arguments, Call},
+    key_space::WATERMARK_KEY,
     outcome::CacheError,
 };
-
-/// The watermark's key, after the cache's key prefix. Its value: milliseconds since the epoch, in decimal digits.
-pub const WATERMARK_KEY: &str = "warmcast:watermark";
 
 impl Cache {
     /// Publishes the watermark, ms since the epoch, in place of the one before. It has the deadline of

@@ -111,6 +111,9 @@ fn missing(miss: Miss, cached: &Cached, header: Option<EntryHeader>, policy: &Ta
              change, or reader with the master, brings it"
         ),
         (Miss::Held, _) => format!("somebody is filling it from the master, until {time} at the latest"),
+        (Miss::NotSent, _) => "the entry says that there is no such item: the region is sent only some of the items, and \
+             this one, as it is now, may not be one of them (verify.filtered)"
+            .to_owned(),
         (Miss::Outlived, _) => format!(
             "a fill found nothing at {time}, which is believed no longer; the next change, or reader with the master, \
              brings it"

@@ -18,6 +18,8 @@ const CLOCKS_MS: u64 = 3_000;
 pub struct Look {
     /// Just before the master was read, ms since the Unix epoch on this machine's clock.
     pub read_ms: u64,
+    /// When everything was read: what the master had was made before.
+    pub done_ms: u64,
     /// What the master had.
     pub expected: Expected,
     /// What the cache showed after that.
@@ -28,10 +30,20 @@ pub struct Look {
     pub expected_after: Option<Expected>,
 }
 
+/// What is kept of a key's first look.
+#[derive(Clone, Debug)]
+pub struct First {
+    /// What it says.
+    pub verdict: Verdict,
+    /// What later looks are held against, if it differs.
+    pub case: Option<Case>,
+}
+
 /// A key that differed at its first look.
 #[derive(Clone, Debug)]
 pub struct Case {
     first_read_ms: u64,
+    first_done_ms: u64,
     /// What the entry was at the first look.
     first_entry: EntryState,
     /// What the master had at the first look, and whatever else it had since.
@@ -88,6 +100,22 @@ impl Look {
         std::iter::once(&self.expected).chain(&self.expected_after).filter_map(Expected::digest)
     }
 
+    /// What is kept of it, if it is the first look at its key.
+    #[must_use]
+    pub fn first(&self) -> First {
+        let verdict = self.verdict();
+        let case = matches!(verdict, Verdict::Different(_)).then(|| Case::new(self));
+        First { verdict, case }
+    }
+
+    /// What the entry shows was so in the master at `since_ms` or later, as far as clocks can tell.
+    #[must_use]
+    pub fn is_as_of(&self, since_ms: u64) -> bool {
+        // Nothing was made in the future: such a time proves nothing.
+        let is_past = |made_ms: u64| made_ms <= self.read_ms.saturating_add(CLOCKS_MS);
+        self.made_ms().is_some_and(|made_ms| is_past(made_ms) && made_ms + CLOCKS_MS >= since_ms)
+    }
+
     fn entry(&self) -> EntryState {
         (self.header, self.seen.digest())
     }
@@ -107,7 +135,12 @@ impl Case {
     /// For a key that differs at its first look.
     #[must_use]
     pub fn new(first: &Look) -> Self {
-        let mut case = Self { first_read_ms: first.read_ms, first_entry: first.entry(), states: Vec::new() };
+        let mut case = Self {
+            first_read_ms: first.read_ms,
+            first_done_ms: first.done_ms,
+            first_entry: first.entry(),
+            states: Vec::new(),
+        };
         case.remember(first);
         case
     }
@@ -140,19 +173,16 @@ impl Case {
     #[must_use]
     pub fn lasting(&self, watermark_ms: Option<u64>) -> Lasting {
         match watermark_ms {
-            Some(watermark_ms) if watermark_ms < self.first_read_ms => Lasting::Behind,
+            Some(watermark_ms) if watermark_ms < self.first_done_ms => Lasting::Behind,
             _ => Lasting::Mismatch,
         }
     }
 
     /// Whether the entry was made from something newer than the first look.
     fn is_newer(&self, look: &Look) -> bool {
-        let Some(made_ms) = look.made_ms() else { return false };
-        // Nothing was made in the future: such a time proves nothing.
-        let is_past = made_ms <= look.read_ms.saturating_add(CLOCKS_MS);
         // What stands still is not on its way, whatever its time says.
         let has_changed = self.states.len() > 1 || look.entry() != self.first_entry;
-        is_past && has_changed && made_ms.saturating_add(CLOCKS_MS) >= self.first_read_ms
+        has_changed && look.is_as_of(self.first_read_ms)
     }
 
     fn remember(&mut self, look: &Look) {
@@ -177,6 +207,7 @@ mod tests {
         let rules = rules();
         Look {
             read_ms,
+            done_ms: read_ms,
             expected: rules.expected(master[0], read_ms),
             seen: rules.seen(cached.as_ref(), read_ms),
             header: cached.as_ref().and_then(|entry| Some(EntryHeader::decode(entry).ok()?.0)),

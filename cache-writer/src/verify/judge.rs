@@ -18,6 +18,8 @@ pub struct Rules {
     policy: TablePolicy,
     /// Only these attributes are compared; none: all that the policy keeps.
     only: Option<Vec<String>>,
+    /// The region is sent only some of the items.
+    is_filtered: bool,
 }
 
 /// What an item's payload is compared by.
@@ -34,6 +36,8 @@ pub enum Content {
 pub enum Expected {
     /// This.
     Content(Content),
+    /// This, or nothing: the region is sent only some of the items, and it is not known here which.
+    ContentIfSent(Content),
     /// Nothing: the master has no such item, or it is past its expiry.
     Absent,
     /// A miss: the item cannot be cached as its table's policy says.
@@ -52,7 +56,7 @@ pub enum Seen {
     /// An item that they cannot decode.
     Undecodable,
     /// Nothing, for good: the value is no entry, and is never overwritten.
-    Foreign(EntryError),
+    Foreign(Foreign),
 }
 
 /// Why an entry shows readers nothing.
@@ -66,6 +70,8 @@ pub enum Miss {
     Held,
     /// A fill found nothing, and that is no longer believed.
     Outlived,
+    /// It shows that there is no item, in a region that is sent only some of the items.
+    NotSent,
 }
 
 /// What one look says of a key.
@@ -105,7 +111,18 @@ pub enum Difference {
     Unshaped(ShapeError),
     /// The key holds something that is no entry: nobody overwrites it, and readers never get the item from here.
     #[error("the key holds what is no entry of this version ({0})")]
-    Foreign(EntryError),
+    Foreign(Foreign),
+}
+
+/// What stands where an entry should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Foreign {
+    /// A string that is no entry of this version.
+    #[error(transparent)]
+    Text(#[from] EntryError),
+    /// A value of another type: a list, a hash.
+    #[error("a value that is no string")]
+    NoString,
 }
 
 impl Rules {
@@ -113,7 +130,14 @@ impl Rules {
     /// of them.
     #[must_use]
     pub const fn new(policy: TablePolicy, only: Option<Vec<String>>) -> Self {
-        Self { policy, only }
+        Self { policy, only, is_filtered: false }
+    }
+
+    /// The region is sent only some of the items (the conditions of the aggregator's filters, which are not known
+    /// here): that it shows none where the master has one is no difference.
+    #[must_use]
+    pub fn filtered(self, is_filtered: bool) -> Self {
+        Self { is_filtered, ..self }
     }
 
     /// What readers ought to see at `now_ms` of what the master has.
@@ -128,6 +152,7 @@ impl Rules {
             return Expected::Absent;
         }
         match self.content(payload, expires_ms) {
+            Some(content) if self.is_filtered => Expected::ContentIfSent(content),
             Some(content) => Expected::Content(content),
             // What was encoded here is decoded.
             None => Expected::Absent,
@@ -140,7 +165,7 @@ impl Rules {
         let Some(entry) = entry else { return Seen::Miss(Miss::Unset) };
         let (header, payload) = match EntryHeader::decode(entry) {
             Ok(decoded) => decoded,
-            Err(error) => return Seen::Foreign(error),
+            Err(error) => return Seen::Foreign(error.into()),
         };
         let is_expired = header.is_expired(now_ms);
         match header.kind() {
@@ -181,18 +206,21 @@ impl Rules {
 #[must_use]
 pub fn judge(seen: &Seen, expected: &Expected) -> Verdict {
     match (seen, expected) {
-        (Seen::Foreign(error), _) => Verdict::Different(Difference::Foreign(*error)),
+        (Seen::Foreign(foreign), _) => Verdict::Different(Difference::Foreign(*foreign)),
         // Nothing on both sides.
         (Seen::Miss(Miss::Unset), Expected::Absent) => Verdict::Consistent,
         (Seen::Miss(miss), _) => Verdict::Missing(*miss),
         (_, Expected::Unshaped(error)) => Verdict::Different(Difference::Unshaped(error.clone())),
         (Seen::Absent, Expected::Absent) => Verdict::Consistent,
         (Seen::Absent, Expected::Content(_)) => Verdict::Different(Difference::NotThere),
+        (Seen::Absent, Expected::ContentIfSent(_)) => Verdict::Missing(Miss::NotSent),
         (Seen::Content(_) | Seen::Undecodable, Expected::Absent) => {
             Verdict::Different(Difference::NotDeleted)
         }
-        (Seen::Undecodable, Expected::Content(_)) => Verdict::Different(Difference::Undecodable),
-        (Seen::Content(seen), Expected::Content(expected)) => {
+        (Seen::Undecodable, Expected::Content(_) | Expected::ContentIfSent(_)) => {
+            Verdict::Different(Difference::Undecodable)
+        }
+        (Seen::Content(seen), Expected::Content(expected) | Expected::ContentIfSent(expected)) => {
             seen.difference(expected).map_or(Verdict::Consistent, Verdict::Different)
         }
     }
@@ -245,7 +273,7 @@ impl Expected {
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
         match self {
-            Self::Content(content) => Some(Digest::of(content)),
+            Self::Content(content) | Self::ContentIfSent(content) => Some(Digest::of(content)),
             Self::Absent => Some(Digest::ABSENT),
             Self::Unshaped(_) => None,
         }
@@ -437,6 +465,19 @@ pub(super) mod tests {
         let rules = Rules::new(TablePolicy::default(), Some(vec!["id".to_owned()]));
         let verdict = rules.judge(Some(&live(&an_item("blue"))), Some(&an_item("red")), NOW_MS);
         assert_eq!(verdict, Verdict::Consistent);
+    }
+
+    #[test]
+    fn a_region_that_is_sent_only_some_items_may_show_none() {
+        let (rules, red) = (rules().filtered(true), an_item("red"));
+        let judge = |entry: &Bytes, item| rules.judge(Some(entry), item, NOW_MS);
+        for absent in [EntryKind::Tombstone, EntryKind::Negative] {
+            assert_eq!(judge(&marker(absent), Some(&red)), Verdict::Missing(Miss::NotSent));
+            assert_eq!(judge(&marker(absent), None), Verdict::Consistent);
+        }
+        assert_eq!(judge(&live(&red), Some(&red)), Verdict::Consistent);
+        assert_eq!(judge(&live(&red), None), Verdict::Different(Difference::NotDeleted));
+        assert!(matches!(judge(&live(&an_item("blue")), Some(&red)), Verdict::Different(_)));
     }
 
     #[test]

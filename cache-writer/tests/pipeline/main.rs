@@ -36,3 +36,4 @@ mod explains;
 mod protocol;
 mod backfills;
 mod aggregated;
+mod verify;

@@ -28,7 +28,7 @@ pub enum MasterError {
     /// DynamoDB refused the call, or could not be reached.
     #[error("{operation} on table {table}: {failure}")]
     Call {
-        /// `BatchGetItem` or `DescribeTable`.
+        /// `BatchGetItem`, `DescribeTable` or `Scan`.
         operation: &'static str,
         /// The table.
         table: Arc<str>,
@@ -111,8 +111,8 @@ impl FailureClass {
             Self::Throttled => " (raise the table's capacity, or lower read_units_per_second_max)",
             Self::Transient => " (check the endpoint and the network, if it lasts)",
             Self::Denied => {
-                " (check the credentials, the region, and the permissions dynamodb:BatchGetItem and \
-                 dynamodb:DescribeTable)"
+                " (check the credentials, the region, and the permissions dynamodb:BatchGetItem, \
+                 dynamodb:DescribeTable and, to walk through tables, dynamodb:Scan)"
             }
             Self::NotFound => " (check the table's name and the region)",
             Self::Permanent => "",

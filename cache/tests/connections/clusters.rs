@@ -7,11 +7,12 @@ use warmcast_cache::{Cache, CacheConfig, CacheError, EntryReads, Outcome, ReadFr
 
 use crate::{
     changes::{
-        Watching, Writer, apply, assert_complete, keys, payloads, payloads_at_last, put, redis_key,
+        TABLE, Watching, Writer, apply, assert_complete, keys, payloads, payloads_at_last, put, redis_key,
         wait_for_failovers,
     },
     cluster::{RedisCluster, text},
     sentinel::nobody,
+    walks::{items, walk},
 };
 
 async fn slot(cluster: &RedisCluster, key: &str) -> u16 {
@@ -181,6 +182,8 @@ async fn a_node_without_the_scripts_is_given_them_and_dead_seeds_are_passed_over
     let changes: Vec<_> = keys(100).iter().map(|key| put(key, 1)).collect();
     let answers = apply(&cache, &changes).await;
     assert!(answers.iter().all(|answer| *answer == Ok(Outcome::Applied)), "{answers:?}");
+    let reads = EntryReads::connect(cluster.config(), ReadFrom::Primary).await.unwrap();
+    assert_eq!(walk(&reads, Some(TABLE)).await.0, items(&keys(100)), "on all primaries");
     // A slot that nobody has.
     let lost = slot(&cluster, "user-0").await;
     let owner = cluster.owner(lost).await;

@@ -22,3 +22,4 @@ mod sentinels;
 mod support;
 mod tls;
 mod versions;
+mod walks;

@@ -5,6 +5,7 @@ use warmcast_cache::{Cache, CacheConfig, ConnectError, EntryReads, Outcome, Read
 use crate::{
     changes::{Watching, Writer, apply, assert_complete, keys, payloads_at_last, put, wait_for_failovers},
     sentinel::{MASTER, SentinelSetup, nobody, sentinel_admin},
+    walks::{items, walk},
 };
 
 fn with_servers(config: CacheConfig, change: impl FnOnce(&mut Servers)) -> CacheConfig {
@@ -64,8 +65,10 @@ async fn any_sentinel_may_be_dead_and_what_is_wrong_is_named() {
         addresses.insert(0, nobody());
     });
     setup.sentinels[0].kill();
+    let reads = EntryReads::connect(config.clone(), ReadFrom::Primary).await.unwrap();
     let cache = Cache::connect(config).await.unwrap();
     assert_eq!(apply(&cache, &[put("user", 1)]).await, [Ok(Outcome::Applied)]);
+    assert_eq!(walk(&reads, None).await.0, items(&["user".to_owned()]));
 
     let other = with_servers(setup.config(), |servers| {
         let Servers::Sentinel { master, .. } = servers else { panic!("sentinels") };

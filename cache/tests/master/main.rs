@@ -11,7 +11,7 @@
 mod fake;
 mod real;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use aws_sdk_dynamodb::{
     primitives::Blob,
@@ -23,7 +23,7 @@ use real::DynamoDb;
 use tokio::task::JoinSet;
 use warmcast_cache::{
     ItemId,
-    master::{BreakerConfig, FailureClass, Master, MasterConfig, MasterError, ShedReason},
+    master::{BreakerConfig, FailureClass, Master, MasterConfig, MasterError, Segment, ShedReason},
 };
 use warmcast_proto::{
     item::{Item, Value},
@@ -87,6 +87,62 @@ async fn items_are_read_by_keys_of_every_type() {
         error.to_string().contains("table nowhere") && error.to_string().contains("check the table's name")
     );
     assert_eq!(master.stats().keys_read, 4);
+}
+
+#[tokio::test]
+async fn a_table_is_walked_through_in_segments_and_pages() {
+    let dynamodb = DynamoDb::start().await;
+    let s = |text: String| AttributeValue::S(text);
+    dynamodb.create_table("both", ScalarAttributeType::S, Some(ScalarAttributeType::N)).await;
+    let mut expected = BTreeSet::new();
+    for number in 0..60 {
+        let (partition, sort) = (format!("a:{}", number % 20), number.to_string());
+        let item = [("p", s(partition.clone())), ("s", AttributeValue::N(sort.clone()))];
+        dynamodb.put("both", &item).await;
+        expected.insert(ItemKey::composite(partition.as_bytes(), sort.as_bytes()).into_bytes());
+    }
+    let master = Master::new(dynamodb.client.clone(), patient());
+    let table: Arc<str> = "both".into();
+    let mut found = BTreeSet::new();
+    for index in 0..3 {
+        let mut from = None;
+        loop {
+            let page = master.scan(&table, Segment { index, total: 3 }, from, 7).await.unwrap();
+            assert!(page.items.len() <= 7);
+            for (id, item) in page.items {
+                assert_eq!(master.read_many(std::slice::from_ref(&id)).await, [item.map(Some)]);
+                assert!(found.insert(id.key), "each item once");
+            }
+            let Some(next) = page.next else { break };
+            from = Some(next);
+        }
+    }
+    assert_eq!(found, expected);
+    assert_eq!(master.item_count(&table).await, Ok(60));
+    let error = master.scan(&"nowhere".into(), Segment { index: 0, total: 1 }, None, 1).await.unwrap_err();
+    assert!(error.to_string().contains("check the table's name"), "{error}");
+    assert!(master.stats().read_units >= 60.0, "{:?}", master.stats());
+}
+
+#[tokio::test]
+async fn a_walk_keeps_to_the_budget() {
+    let dynamodb = DynamoDb::start().await;
+    dynamodb.create_table("text", ScalarAttributeType::S, None).await;
+    for number in 0..40 {
+        dynamodb.put("text", &[("p", AttributeValue::S(number.to_string()))]).await;
+    }
+    let config = MasterConfig { read_units_per_second_max: 4.0, ..patient() };
+    let master = Master::new(dynamodb.client.clone(), config);
+    let (table, began) = (Arc::from("text"), tokio::time::Instant::now());
+    let (mut from, mut pages) = (None, 0);
+    loop {
+        let page = master.scan(&table, Segment { index: 0, total: 1 }, from, 5).await.unwrap();
+        pages += 1;
+        let Some(next) = page.next else { break };
+        from = Some(next);
+    }
+    // Each page takes a unit, at least; four are there at the beginning.
+    assert!(began.elapsed() >= Duration::from_millis(250) * (pages - 6), "{pages} in {:?}", began.elapsed());
 }
 
 #[tokio::test]
