@@ -11,7 +11,7 @@ use warmcast_common::consumer::store::{Heartbeat, StateStore, StoreError};
 use warmcast_common::daemon::{Outcome, OutputFormat};
 use warmcast_common::limits::DYNAMODB_STREAMS_RETENTION;
 use warmcast_common::status::{
-    Judged, LanesLook, Look, Shown, StatusArgs, StreamName, Summary, Survey, letter_store, watch, watermark,
+    Criteria, LanesLook, Look, Shown, StatusArgs, StreamName, Summary, Survey, letter_store, watch, watermark,
 };
 
 use crate::config::Config;
@@ -40,7 +40,7 @@ async fn look(args: &StatusArgs, config: &Config, survey: &mut Survey) -> Result
     if args.watch.is_none() {
         survey.settle(&mut look).await?;
         let is_told = |look: &Look, observer: &_| {
-            watermark(look, observer, &judged(args, config)).err().is_none_or(|hold| !hold.is_of_leases())
+            watermark(look, observer, &criteria(args, config)).err().is_none_or(|hold| !hold.is_of_leases())
         };
         survey.until_told(&mut look, is_told).await?;
     }
@@ -53,7 +53,7 @@ fn show(
     look: &Look,
     survey: &Survey,
 ) -> Result<Shown, serde_json::Error> {
-    let summary = Summary::of(look, survey.observer(), &judged(args, config));
+    let summary = Summary::of(look, survey.observer(), &criteria(args, config));
     let title = format!("aggregators of state table {}", config.state.table);
     Ok(Shown {
         json: match args.output {
@@ -65,17 +65,17 @@ fn show(
     })
 }
 
-fn judged(args: &StatusArgs, config: &Config) -> Judged {
+fn criteria(args: &StatusArgs, config: &Config) -> Criteria {
     let lane = |region: &crate::config::RegionConfig| Lane {
         name: region.name.as_str().into(),
         start: region.start.lane(),
     };
     let lanes = config.regions.iter().map(lane).collect();
-    Judged {
+    Criteria {
         target: None,
         streams_min: config.tables.len(),
         lanes: Some(LanesLook { lanes, retention: DYNAMODB_STREAMS_RETENTION }),
-        ..args.judged(now_ms())
+        ..args.criteria(now_ms())
     }
 }
 

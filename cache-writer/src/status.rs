@@ -14,7 +14,7 @@ use warmcast_common::consumer::StreamSource as _;
 use warmcast_common::consumer::store::{Heartbeat, StateStore};
 use warmcast_common::daemon::{Outcome, OutputFormat};
 use warmcast_common::status::{
-    Judged, Look, Problem, Shown, StatusArgs, StreamName, Summary, Survey, WatermarkStatus, letter_store,
+    Criteria, Look, Problem, Shown, StatusArgs, StreamName, Summary, Survey, WatermarkStatus, letter_store,
     watch, watermark, watermark_text,
 };
 
@@ -68,7 +68,7 @@ async fn look(args: &StatusArgs, config: &Config, survey: &mut Survey) -> Result
     if args.watch.is_none() {
         survey.settle(&mut look).await?;
         let is_told = |look: &Look, observer: &_| {
-            watermark(look, observer, &judged(args, look)).err().is_none_or(|hold| !hold.is_of_leases())
+            watermark(look, observer, &criteria(args, look)).err().is_none_or(|hold| !hold.is_of_leases())
         };
         survey.until_told(&mut look, is_told).await?;
     }
@@ -82,7 +82,7 @@ fn show(
     survey: &Survey,
     cache: CacheStatus,
 ) -> Result<Shown, serde_json::Error> {
-    let mut fleet = Summary::of(look, survey.observer(), &judged(args, look));
+    let mut fleet = Summary::of(look, survey.observer(), &criteria(args, look));
     fleet.problems.extend(cache.problems(args.watermark_bound));
     let title =
         format!("cache-writers of stream {}, state table {}", config.kinesis.stream, config.state.table);
@@ -98,10 +98,10 @@ fn show(
 }
 
 /// What the shards are done into is in their leases: when they do not agree, some are to be rewound.
-fn judged(args: &StatusArgs, look: &Look) -> Judged {
+fn criteria(args: &StatusArgs, look: &Look) -> Criteria {
     let leases = look.streams.iter().flat_map(|stream| &stream.state.leases);
     let target = leases.filter(|lease| !lease.is_over()).find_map(|lease| lease.target.clone());
-    Judged { target, ..args.judged(now_ms()) }
+    Criteria { target, ..args.criteria(now_ms()) }
 }
 
 /// The stream as it is now, and what the workers read, which may be an earlier one of its name.

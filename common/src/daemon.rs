@@ -281,7 +281,11 @@ where
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let mut signals = JoinSet::new();
-        signals.spawn(on_signal(shutdown.clone()));
+        let stopping = match deadline {
+            Some(_) => "stopping: no more reads, then flush, checkpoint and release",
+            None => "stopping",
+        };
+        signals.spawn(on_signal(shutdown.clone(), stopping));
         let work = start(shutdown.clone());
         let overdue = async {
             shutdown.cancelled().await;

@@ -4,18 +4,19 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Waits for SIGTERM or SIGINT and cancels `shutdown`; a second signal ends the process at once.
+/// Waits for SIGTERM or SIGINT and cancels `shutdown`; a second signal ends the process at once. `stopping` is
+/// what the log says then.
 ///
 /// # Errors
 /// When the process may not install a signal handler.
-pub async fn on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
+pub async fn on_signal(shutdown: CancellationToken, stopping: &str) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    tracing::info!(signal = name, "stopping: no more reads, then flush, checkpoint and release");
+    tracing::info!(signal = name, "{stopping}");
     shutdown.cancel();
     tokio::select! {
         _ = terminate.recv() => {}

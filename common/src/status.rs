@@ -2,7 +2,7 @@
 //! the state table alone, so it answers also when no worker does.
 //!
 //! [`Survey`] looks, [`Observer`] remembers what earlier looks saw, [`Summary`] says what follows: pure. [`watch()`] shows
-//! it once, or again and again. Whether a worker lives is judged as the fleet does it, by its heartbeat that is seen to
+//! it once, or again and again. Whether a worker lives is criteria as the fleet does it, by its heartbeat that is seen to
 //! move, on this machine's monotonic clock. How far behind something is, is a difference between this machine's clock and
 //! the times that services and workers wrote.
 //!
@@ -28,7 +28,7 @@ pub use observer::{Liveness, Observer};
 pub use problem::Problem;
 pub use regions::{LanesLook, RegionStatus};
 pub use render::watermark as watermark_text;
-pub use summary::{Judged, Summary, WatermarkStatus, watermark};
+pub use summary::{Criteria, Summary, WatermarkStatus, watermark};
 pub use survey::{Look, StreamLook, StreamName, Survey};
 pub use text::{Table, ago};
 pub use watch::{Shown, watch};

@@ -60,13 +60,23 @@ async fn a_fleet_that_works_is_fine_and_one_that_died_needs_a_look() {
 
     let store = StateStore::new(dynamodb.client.clone(), "state");
     let stream = status["streams"][0]["stream"].as_str().unwrap();
-    store.ask_backfill("region-0", stream, "a test asks", 1).await.unwrap();
+    let lease = store.leases(stream).await.unwrap().remove(0);
+    let lanes = ["region-0".to_owned()].into();
+    store.record_gap(&lease, &lanes, &"after:7".parse().unwrap(), 1_800_000_000_000).await.unwrap();
     store.begin_job("backfill#1", "backfill of profiles", 1).await.unwrap();
     let (exit_code, text) = look(&file, &["--shards"]).await;
     assert_eq!(exit_code, 1, "{text}");
-    for expected in ["region region-0 waits for a backfill of profiles", "backfill#1", "shardId-", "alive"] {
+    for expected in [
+        "region region-0 waits for a backfill of profiles",
+        "after after:7 were lost",
+        "2027-01-15T08:00:00.000Z",
+        "backfill#1",
+        "shardId-",
+        "alive",
+    ] {
         assert!(text.contains(expected), "{expected} is not in {text}");
     }
+    // So the gap is answered.
     store.backfilled("region-0", stream).await.unwrap();
 
     drop(aggregator);

@@ -57,7 +57,7 @@ impl World {
         let () = self.admin.clone().set("wc:warmcast:watermark", watermark_ms.to_string()).await.unwrap();
     }
 
-    async fn plant(&self, change: &Change) {
+    async fn plant_change(&self, change: &Change) {
         let cache = Cache::connect(self.config().redis).await.unwrap();
         cache.apply(&[change]).await.remove(0).unwrap();
     }
@@ -116,10 +116,10 @@ async fn an_entry_that_nothing_on_its_way_explains_is_wrong() {
     let world = World::new(1).await;
     world.put_into_master("old", "red").await;
     // The newest position, with an older row; a row that the master does not have; one that it has and the cache denies.
-    world.plant(&colored("old", 9, "blue")).await;
-    world.plant(&colored("back", 9, "red")).await;
+    world.plant_change(&colored("old", 9, "blue")).await;
+    world.plant_change(&colored("back", 9, "red")).await;
     world.put_row("denied", "red").await;
-    world.plant(&change("denied", 9, ChangeKind::Delete, "")).await;
+    world.plant_change(&change("denied", 9, ChangeKind::Delete, "")).await;
     world.put_row("foreign", "red").await;
     let () = world.admin.clone().set(redis_key("foreign"), "theirs").await.unwrap();
     world.set_watermark(now_ms() + 60_000).await;
@@ -144,7 +144,7 @@ async fn an_entry_that_nothing_on_its_way_explains_is_wrong() {
 async fn a_change_that_may_be_on_its_way_is_no_mismatch_and_is_waited_for() {
     let world = World::new(1).await;
     world.put_into_master("a", "red").await;
-    world.plant(&colored("a", 5, "blue")).await;
+    world.plant_change(&colored("a", 5, "blue")).await;
     world.set_watermark(now_ms() - 3_000).await;
     let behind = world.explain("a").await;
     assert_eq!((behind.finding.verdict, behind.outcome()), (Conclusion::Behind, Outcome::Problems));
@@ -153,7 +153,7 @@ async fn a_change_that_may_be_on_its_way_is_no_mismatch_and_is_waited_for() {
     let (config, change) = (world.explaining(), colored("a", 6, "red"));
     let arriving = async {
         tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-        world.plant(&change).await;
+        world.plant_change(&change).await;
     };
     let (explanation, ()) = tokio::join!(explain(&waiting, &config), arriving);
     assert_eq!(explanation.unwrap().finding.verdict, Conclusion::Consistent);
@@ -164,7 +164,7 @@ async fn a_miss_is_told_with_why_and_is_safe() {
     let world = World::new(1).await;
     world.put_into_master("none", "red").await;
     world.put_row("invalid", "red").await;
-    world.plant(&change("invalid", 3, ChangeKind::Invalidate, "")).await;
+    world.plant_change(&change("invalid", 3, ChangeKind::Invalidate, "")).await;
     for (key, expected) in [("none", "there is no entry"), ("invalid", "the entry is invalid since")] {
         let explanation = world.explain(key).await;
         assert_eq!((explanation.finding.verdict, explanation.outcome()), (Conclusion::Miss, Outcome::Done));
@@ -172,7 +172,7 @@ async fn a_miss_is_told_with_why_and_is_safe() {
     }
     assert_eq!(world.explain("nobody").await.finding.verdict, Conclusion::Consistent);
     // Without a master nothing is compared, and a key is its bytes.
-    world.plant(&put_change("user\u{0}1", 3)).await;
+    world.plant_change(&put_change("user\u{0}1", 3)).await;
     let explanation = explain(&args("user\\x001"), &world.config()).await.unwrap();
     assert_eq!(explanation.finding.verdict, Conclusion::NotCompared);
     assert!(matches!(explanation.entry, warmcast_cache_writer::explain::EntryPart::Entry { .. }));

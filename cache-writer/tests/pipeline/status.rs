@@ -49,6 +49,8 @@ async fn a_region_is_as_fresh_as_the_watermark_that_readers_see() {
     std::fs::write(&file, config_text(&world.kinesis.url, &world.dynamodb.url, &world.redis.url())).unwrap();
     let cache_writer = CacheWriter::start(world.config());
     world.put(frame(&[put_change("a", 1)])).await;
+    world.put("not a frame").await;
+    until("what cannot be read is set aside", async || world.letters().await.len() == 1).await;
     world.put(FrameBuilder::heartbeat(now_ms()).to_vec()).await;
     until("readers see a watermark", async || {
         world.admin.clone().exists::<_, bool>("wc:warmcast:watermark").await.unwrap()
@@ -58,7 +60,12 @@ async fn a_region_is_as_fresh_as_the_watermark_that_readers_see() {
     assert_eq!((exit_code, &status["problems"]), (0, &serde_json::json!([])), "{status:#}");
     assert_eq!((&status["workers"][0]["state"], &status["streams"][0]["held"]), (&"alive".into(), &1.into()));
     assert_eq!(status["cache"]["watermark"]["ms"], status["watermark"]["ms"]);
-    assert_eq!(status["dead_letters"]["letters"], 0);
+    let letters = &status["dead_letters"];
+    assert_eq!((&letters["letters"], &letters["is_all"]), (&1.into(), &true.into()));
+    let expected = serde_json::json!([
+        {"source": "cache-writer/eu-west-1", "class": "undecodable-record", "letters": 1}
+    ]);
+    assert_eq!(letters["groups"], expected);
 
     world.redis.kill();
     let expected = ["the cache cannot be read", "1 thing needs a look", "w1      alive"];

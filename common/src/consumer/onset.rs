@@ -81,6 +81,7 @@ mod tests {
             ended: None,
             lanes: Default::default(),
             parked: Default::default(),
+            guest: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::summary::Judged;
+use super::summary::Criteria;
 use crate::daemon::{ConfigArgs, OutputFormat};
 
 /// The flags of `status`.
@@ -38,8 +38,8 @@ pub struct StatusArgs {
 impl StatusArgs {
     /// What a look is judged by, as far as the flags say. It is a fleet without regions, and what its shards are done into
     /// loses nothing.
-    pub fn judged(&self, now_ms: u64) -> Judged {
-        Judged {
+    pub fn criteria(&self, now_ms: u64) -> Criteria {
+        Criteria {
             now_ms,
             target: None,
             streams_min: 1,

@@ -202,7 +202,8 @@ fn remarks(shard: &ShardStatus) -> String {
     let settling = shard.is_settling.then(|| "settling".to_owned());
     let parked =
         shard.parked.iter().map(|of| format!("{} parked at {}: {}", of.region, of.checkpoint, of.why));
-    [state, settling].into_iter().flatten().chain(parked).collect::<Vec<_>>().join("; ")
+    let guest = shard.guest.as_ref().map(|guest| format!("{guest} reads it, too"));
+    [state, settling, guest].into_iter().flatten().chain(parked).collect::<Vec<_>>().join("; ")
 }
 
 fn reasons(region: &RegionStatus) -> String {

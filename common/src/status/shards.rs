@@ -34,6 +34,8 @@ pub struct ShardStatus {
     pub seen_ms: Option<u64>,
     /// The regions that are parked on it.
     pub parked: Vec<ParkedHere>,
+    /// The operators' command that reads it as well.
+    pub guest: Option<String>,
 }
 
 /// A region that is parked on a shard.
@@ -113,6 +115,7 @@ pub(super) fn shards(of: &StreamLook, words: &Words<'_>, now_ms: u64) -> Vec<Sha
                 && lease.settling_ms.is_some_and(|until_ms| until_ms == 0 || until_ms > done_ms),
             seen_ms: (lease.seen_ms > 0).then_some(lease.seen_ms),
             parked: lease.parked.iter().map(ParkedHere::of).collect(),
+            guest: lease.guest.as_ref().filter(|guest| guest.is_live(now_ms)).map(|guest| guest.name.clone()),
         }
     };
     of.state.leases.iter().map(status).collect()

@@ -21,7 +21,7 @@ const GAP_NEWS_MS: u64 = 24 * 3_600 * 1_000;
 
 /// What a look is judged by.
 #[derive(Clone, Debug)]
-pub struct Judged {
+pub struct Criteria {
     /// This machine's clock: milliseconds since the epoch.
     pub now_ms: u64,
     /// The state of what shards are done into, if that may lose something.
@@ -145,10 +145,10 @@ impl WatermarkStatus {
 ///
 /// # Errors
 /// Why it is not known.
-pub fn watermark<'a>(look: &'a Look, observer: &Observer, judged: &Judged) -> Result<u64, Hold> {
+pub fn watermark<'a>(look: &'a Look, observer: &Observer, criteria: &Criteria) -> Result<u64, Hold> {
     let found = look.streams.iter().filter(|of| of.name.is_read && !of.name.superseded).count();
-    if found < judged.streams_min {
-        return Err(Hold::Streams { found, expected: judged.streams_min });
+    if found < criteria.streams_min {
+        return Err(Hold::Streams { found, expected: criteria.streams_min });
     }
     let of_stream = |of: &'a StreamLook| StreamLeases {
         stream: &of.name.stream,
@@ -165,38 +165,38 @@ pub fn watermark<'a>(look: &'a Look, observer: &Observer, judged: &Judged) -> Re
         .filter(lives)
         .map(|beat| (beat.worker.clone(), beat.report.coverage.clone()))
         .collect();
-    fleet_watermark(&streams, &coverages, judged.target.as_deref(), judged.now_ms)
+    fleet_watermark(&streams, &coverages, criteria.target.as_deref(), criteria.now_ms)
 }
 
 impl Summary {
     /// What follows from a look.
-    pub fn of(look: &Look, observer: &Observer, judged: &Judged) -> Self {
-        let fleet = watermark(look, observer, judged).map_err(|hold| hold.to_string());
-        let fleet = WatermarkStatus::of(fleet, judged.now_ms);
+    pub fn of(look: &Look, observer: &Observer, criteria: &Criteria) -> Self {
+        let fleet = watermark(look, observer, criteria).map_err(|hold| hold.to_string());
+        let fleet = WatermarkStatus::of(fleet, criteria.now_ms);
         let words = Words::of_look(look);
         let (mut of_streams, mut of_shards) = (Vec::new(), Vec::new());
         for of in &look.streams {
-            let shards = shards(of, &words, judged.now_ms);
+            let shards = shards(of, &words, criteria.now_ms);
             of_streams.push(stream(of, &shards));
             of_shards.extend(shards);
         }
-        if let Some(number) = judged.worst {
+        if let Some(number) = criteria.worst {
             of_shards = worst(of_shards, number);
         }
-        let lanes = judged.lanes.as_ref();
+        let lanes = criteria.lanes.as_ref();
         let mut summary = Self {
-            at_ms: judged.now_ms,
+            at_ms: criteria.now_ms,
             problems: Vec::new(),
-            workers: workers(look, observer, judged.now_ms),
+            workers: workers(look, observer, criteria.now_ms),
             streams: of_streams,
             shards: of_shards,
-            regions: lanes.map(|lanes| regions(look, lanes, &fleet, judged.now_ms)).unwrap_or_default(),
+            regions: lanes.map(|lanes| regions(look, lanes, &fleet, criteria.now_ms)).unwrap_or_default(),
             watermark: fleet,
-            gaps: gaps(look, lanes.is_some(), judged.now_ms),
+            gaps: gaps(look, lanes.is_some(), criteria.now_ms),
             jobs: jobs(look),
             dead_letters: look.letters.clone(),
         };
-        summary.problems = summary.find_problems(look, observer, judged);
+        summary.problems = summary.find_problems(look, observer, criteria);
         summary
     }
 
@@ -205,7 +205,7 @@ impl Summary {
         if self.problems.is_empty() { Outcome::Done } else { Outcome::Problems }
     }
 
-    fn find_problems(&self, look: &Look, observer: &Observer, judged: &Judged) -> Vec<Problem> {
+    fn find_problems(&self, look: &Look, observer: &Observer, criteria: &Criteria) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.problems_of_workers(&mut problems);
         let free = observer.long_free();
@@ -229,9 +229,9 @@ impl Summary {
             ));
         }
         for region in &self.regions {
-            region.problems(&mut problems, judged.now_ms);
+            region.problems(&mut problems, criteria.now_ms);
         }
-        problems.extend(self.watermark.problem("the fleet's watermark", judged.watermark_bound_ms));
+        problems.extend(self.watermark.problem("the fleet's watermark", criteria.watermark_bound_ms));
         problems
     }
 

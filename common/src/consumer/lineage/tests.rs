@@ -24,6 +24,7 @@ fn lease(id: &str, parents: &[&str], epoch: u64, checkpoint: &str) -> Lease {
         ended: None,
         lanes: Default::default(),
         parked: Default::default(),
+        guest: None,
     }
 }
 

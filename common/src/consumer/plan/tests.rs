@@ -22,6 +22,7 @@ fn lease(shard: &str, owner: Option<&str>, epoch: u64) -> Lease {
         ended: None,
         lanes: Default::default(),
         parked: Default::default(),
+        guest: None,
     }
 }
 

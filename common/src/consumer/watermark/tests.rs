@@ -27,6 +27,7 @@ fn lease(shard: &str, parents: &[&str], owner: Option<&str>, epoch: u64) -> Leas
         ended: None,
         lanes: Default::default(),
         parked: Default::default(),
+        guest: None,
     }
 }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::consumer::coverage::LeaseSet;
 use crate::consumer::parked::{Lane, LaneStart, Parked};
-use crate::consumer::store::{Backfill, Ended, Gap, LaneState, Lease, Report, StreamState};
+use crate::consumer::store::{Backfill, Ended, Gap, Guest, LaneState, Lease, Report, StreamState};
 use crate::status::{LetterCount, StreamName};
 
 const LEASE_DURATION: Duration = Duration::from_secs(10);
@@ -16,7 +16,7 @@ const ARN: &str = "arn:profiles/1";
 struct Fleet {
     look: Look,
     silent: Vec<&'static str>,
-    judged: Judged,
+    criteria: Criteria,
 }
 
 fn lease(shard: &str, owner: Option<&str>, checkpoint: &str) -> Lease {
@@ -52,7 +52,7 @@ impl Fleet {
             ..Look::default()
         };
         let lanes = vec![Lane { name: "eu".into(), start: LaneStart::TrimHorizon }];
-        let judged = Judged {
+        let criteria = Criteria {
             now_ms: NOW_MS,
             target: None,
             streams_min: 1,
@@ -60,7 +60,7 @@ impl Fleet {
             watermark_bound_ms: 60_000,
             worst: Some(5),
         };
-        let mut fleet = Self { look, silent: Vec::new(), judged };
+        let mut fleet = Self { look, silent: Vec::new(), criteria };
         fleet.tell(Some(NOW_MS - 3_000));
         fleet
     }
@@ -93,7 +93,7 @@ impl Fleet {
         }
         observer.see_heartbeats(&later, start + LEASE_DURATION);
         observer.see_leases(&self.look.streams, start + LEASE_DURATION);
-        Summary::of(&self.look, &observer, &self.judged)
+        Summary::of(&self.look, &observer, &self.criteria)
     }
 
     /// What needs a look: kinds and texts.
@@ -166,7 +166,7 @@ fn what_needs_a_look_is_said_and_nothing_else() {
         ),
         (
             "a table without a stream",
-            |fleet| fleet.judged.streams_min = 2,
+            |fleet| fleet.criteria.streams_min = 2,
             &["watermark: the fleet's watermark stands still: 1 of at least 2 streams are consumed"],
         ),
         (
@@ -206,7 +206,7 @@ fn what_needs_a_look_is_said_and_nothing_else() {
         (
             "a new gap in a fleet without regions",
             |fleet| {
-                fleet.judged.lanes = None;
+                fleet.criteria.lanes = None;
                 fleet.look.streams[0].gaps.push(gap());
             },
             &[
@@ -216,7 +216,7 @@ fn what_needs_a_look_is_said_and_nothing_else() {
         (
             "an old gap in a fleet without regions",
             |fleet| {
-                fleet.judged.lanes = None;
+                fleet.criteria.lanes = None;
                 fleet.look.streams[0].gaps.push(Gap { at_ms: NOW_MS - GAP_NEWS_MS - 1, ..gap() });
             },
             &[],
@@ -260,9 +260,9 @@ fn the_later_of_lease_and_heartbeat_bounds_how_far_behind_a_shard_is() {
     assert_eq!(behind(&fleet), [of("a", Some(600_000)), of("b", Some(1_000))], "its word is of other leases");
     fleet.leases()[0].seen_ms = 0;
     assert_eq!(behind(&fleet), [of("a", None), of("b", Some(1_000))]);
-    fleet.judged.worst = Some(1);
+    fleet.criteria.worst = Some(1);
     assert_eq!(behind(&fleet), [of("a", None)]);
-    fleet.judged.worst = None;
+    fleet.criteria.worst = None;
     assert_eq!(behind(&fleet).len(), 4, "all of them");
 }
 
@@ -299,8 +299,11 @@ fn a_report_for_people_says_what_needs_a_look_first() {
     let checkpoint = "after:1".parse().unwrap();
     let parked = Parked { checkpoint, since_ms: NOW_MS - 60_000, why: "stalled".to_owned() };
     fleet.leases()[0].parked.insert("eu".to_owned(), parked);
+    fleet.leases()[1].guest = Some(Guest { name: "replay#1".to_owned(), until_ms: NOW_MS + 1 });
+    fleet.leases()[2].guest = Some(Guest { name: "replay#0".to_owned(), until_ms: NOW_MS });
     fleet.look.streams[0].gaps.push(gap());
-    fleet.judged.worst = Some(1);
+    fleet.leases()[1].seen_ms = NOW_MS - 1_000;
+    fleet.criteria.worst = Some(1);
     let job =
         Job { began_ms: NOW_MS - 90_000, what: "backfill of profiles".to_owned(), places: BTreeMap::new() };
     fleet.look.jobs.insert("backfill#1".to_owned(), job);
@@ -334,4 +337,14 @@ backfill#1      90 s ago  backfill of profiles
 0 dead letters in table letters
 ";
     assert_eq!(fleet.summary().to_text("fleet", ""), expected);
+    fleet.criteria.worst = None;
+    let shards = "
+SHARD  TABLE     OWNER  BEHIND AT MOST  CHECKPOINT
+a      profiles  w1     3.0 s           after:7       eu parked at after:1: stalled
+b      profiles  w1     1.0 s           after:9       replay#1 reads it, too
+c      profiles  -      -               trim-horizon  waits for its parents
+old    profiles  -      -               shard-end     finished
+";
+    let all = fleet.summary().to_text("fleet", "");
+    assert!(all.contains(shards), "{all}");
 }
