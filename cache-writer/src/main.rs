@@ -20,6 +20,7 @@ const ABOUT: &str = "Applies the updates of a region's Kinesis stream to the reg
 const EXAMPLES: &str = "\
 Examples:
   cache-writer run --config config/cache-writer.toml
+  cache-writer run --config config/cache-writer.toml --set reducers.count=16 --check-config
   cache-writer config show --config config/cache-writer.toml --set reducers.count=16
   cache-writer status --config config/cache-writer.toml --watch
   cache-writer import-kcl --config config/cache-writer.toml --kcl-table cache-consumer --dry-run
@@ -128,6 +129,7 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
     match command {
         Command::Status(args) => status(args, shutdown).await,
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
+        Command::Verify(args) => verify::verify(args, shutdown).await,
         Command::Redrive(args) => redrive_command(args, shutdown).await,
         Command::Explain(args) => explain_command(args, shutdown).await,
         Command::Replay(args) => replay_command(args, shutdown).await,

@@ -10,7 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warmcast_cache::master::{FailureClass, Segment};
-use warmcast_cache::{Cache, EntryReads, Filler, ItemId, Master, MasterConfig, MasterError, ReadFrom};
+use warmcast_cache::{
+    Cache, ConnectError, EntryReads, Filler, ItemId, Master, MasterConfig, MasterError, ReadFrom,
+};
 use warmcast_common::aws::sdk_config;
 use warmcast_common::clock::now_ms;
 use warmcast_common::daemon::{ConfigError, Outcome};
@@ -185,6 +187,8 @@ impl<'c> Run<'c> {
         if is_asked && keys.is_empty() && problems.is_empty() {
             problems.push("--keys-file: there are no keys in it".to_owned());
         }
+        keys.sort_unstable();
+        keys.dedup();
         if problems.is_empty() { Ok(keys) } else { Err(ConfigError { problems }) }
     }
 
@@ -243,11 +247,12 @@ impl<'c> Run<'c> {
             found.watermark = Some(Watermark::new(watermark_ms, now_ms()));
         }
         let repairs = match args.repair && !is_stopped && walked.is_ok() {
-            true => self.repair(args, &lasting.mismatches, &mut found).await?,
-            false => HashMap::new(),
+            true => self.repair(args, &lasting.mismatches, &mut found).await,
+            false => Ok(HashMap::new()),
         };
-        found.lasting = lasting.findings(&repairs);
+        found.lasting = lasting.findings(repairs.as_ref().unwrap_or(&HashMap::new()));
         report(args.output, &found, || found.human())?;
+        repairs.context("repair; nothing was changed")?;
         walked.context("look at everything; the report is of what was looked at until then")?;
         if is_stopped {
             return Err(anyhow!("stopped by a signal; the report is of what was looked at until then"));
@@ -334,7 +339,7 @@ impl<'c> Run<'c> {
         args: &Verify,
         mismatches: &[ItemId],
         found: &mut Report,
-    ) -> Result<HashMap<ItemId, Option<Repair>>, anyhow::Error> {
+    ) -> Result<HashMap<ItemId, Option<Repair>>, ConnectError> {
         if args.dry_run || mismatches.is_empty() {
             found.repair = Some(Repaired { is_dry_run: args.dry_run, ..Repaired::default() });
             return Ok(mismatches.iter().map(|id| (id.clone(), None)).collect());
