@@ -64,6 +64,9 @@ pub struct ExplainArgs {
     /// Compare only these attributes, where the region is sent only some (the filters of the aggregator's configuration).
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub attributes: Option<Vec<String>>,
+    /// The region is sent only some of the items: that readers see none is no mismatch. Default: `verify.filtered`.
+    #[arg(long)]
+    pub filtered: bool,
     /// For how long a difference is watched, in seconds, until it is known whether a change is on its way.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(..=600))]
     pub wait: u64,
@@ -81,7 +84,7 @@ pub async fn explain_command(
     shutdown: CancellationToken,
 ) -> Result<Outcome, anyhow::Error> {
     let config: Config = args.config.load()?;
-    let explaining = Box::pin(explain(&args, &config));
+    let explaining = explain(&args, &config);
     let explanation = shutdown.run_until_cancelled(explaining).await.context("stopped by a signal")??;
     warmcast_common::tool::report(args.output, &explanation, || explanation.lines())?;
     Ok(explanation.outcome())
@@ -92,6 +95,10 @@ pub async fn explain_command(
 /// # Errors
 /// As of [`explain_command`].
 pub async fn explain(args: &ExplainArgs, config: &Config) -> Result<Explanation, anyhow::Error> {
+    Box::pin(look_into(args, config)).await
+}
+
+async fn look_into(args: &ExplainArgs, config: &Config) -> Result<Explanation, anyhow::Error> {
     let refuse = |problem: String| ConfigError { problems: vec![problem] };
     let buckets = Buckets::new(args.buckets).map_err(|error| refuse(format!("--buckets: {error}")))?;
     let master = match &config.fallback {
@@ -105,10 +112,9 @@ pub async fn explain(args: &ExplainArgs, config: &Config) -> Result<Explanation,
     let subject = Subject::new(args, config, key, shape);
     let reads = EntryReads::connect(config.redis.clone(), ReadFrom::Primary).await.context("the cache")?;
     let eyes = Eyes { subject: &subject, reads: &reads, master: master.as_ref() };
-    let (watched, surroundings) = tokio::join!(
-        eyes.watch(Duration::from_secs(args.wait)),
-        surroundings::look_around(config, &subject, buckets),
-    );
+    let watching = Box::pin(eyes.watch(Duration::from_secs(args.wait)));
+    let around = Box::pin(surroundings::look_around(config, &subject, buckets));
+    let (watched, surroundings) = tokio::join!(watching, around);
     Ok(Explanation::new(&subject, watched?, surroundings))
 }
 
@@ -131,7 +137,8 @@ impl Subject {
         Self {
             cache_key: cache_key(prefix, &args.table, &key),
             watermark_key: [&redis.key_prefix, WATERMARK_KEY].concat().into_bytes(),
-            rules: Rules::new(policy.clone(), args.attributes.clone()),
+            rules: Rules::new(policy.clone(), args.attributes.clone())
+                .filtered(args.filtered || config.verify.is_filtered),
             policy,
             id: ItemId::new(args.table.as_str(), key),
             shape,

@@ -71,8 +71,10 @@ Examples:
     cache-writer redrive send --config cache-writer.toml --class undecodable-record --rate 20";
 
 const EXPLAIN_EXAMPLES: &str = "\
-Only ever reads. A row that the aggregator's filter keeps from the region is absent there, and looks wrong. Exit codes: 0 \
-consistent, or a miss, which is always safe; 1 wrong, or behind for longer than it was \
+Only ever reads. Where the aggregator's filters send the region only some attributes or some items, say so (--attributes, \
+--filtered), or what is not sent looks wrong.
+
+Exit codes: 0 consistent, or a miss, which is always safe; 1 wrong, or behind for longer than it was \
 watched; 2 could not run; 64 wrong flags, table or key.
 
 Examples:

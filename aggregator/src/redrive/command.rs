@@ -28,7 +28,11 @@ pub async fn redrive_command(
     args: RedriveArgs,
     shutdown: CancellationToken,
 ) -> Result<Outcome, anyhow::Error> {
-    match args.command {
+    Box::pin(carry_out(args.command, shutdown)).await
+}
+
+async fn carry_out(command: RedriveCommand, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
+    match command {
         RedriveCommand::List(args) => {
             let config: Config = args.config.load()?;
             list(&open(&config, dynamodb(&config).await)?, &args).await
@@ -39,7 +43,7 @@ pub async fn redrive_command(
         }
         RedriveCommand::Send(args) => {
             let config: Config = args.config.load()?;
-            Box::pin(send_command(&args, &config, &shutdown)).await
+            send_command(&args, &config, &shutdown).await
         }
     }
 }

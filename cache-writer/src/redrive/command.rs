@@ -38,7 +38,11 @@ pub async fn redrive_command(
     args: RedriveArgs,
     shutdown: CancellationToken,
 ) -> Result<Outcome, anyhow::Error> {
-    match args.command {
+    Box::pin(carry_out(args.command, shutdown)).await
+}
+
+async fn carry_out(command: RedriveCommand, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
+    match command {
         RedriveCommand::List(args) => {
             let store = open(&args.config.load()?).await?;
             list(&store, &args).await
@@ -49,7 +53,7 @@ pub async fn redrive_command(
         }
         RedriveCommand::Send(args) => {
             let config: Config = args.config.load()?;
-            Box::pin(send_command(&args, &config, &shutdown)).await
+            send_command(&args, &config, &shutdown).await
         }
     }
 }

@@ -23,6 +23,7 @@ fn args(key: &str) -> ExplainArgs {
         table: "profiles".to_owned(),
         buckets: 64,
         attributes: None,
+        filtered: false,
         wait: 0,
         output: OutputFormat::Json,
     }
@@ -138,6 +139,10 @@ async fn an_entry_that_nothing_on_its_way_explains_is_wrong() {
     let others = ExplainArgs { attributes: Some(vec!["id".to_owned()]), ..args("old") };
     let explanation = explain(&others, &world.explaining()).await.unwrap();
     assert_eq!(explanation.finding.verdict, Conclusion::Consistent);
+    // Nor is an item that the region may not be sent.
+    let filtered = ExplainArgs { filtered: true, ..args("denied") };
+    let explanation = explain(&filtered, &world.explaining()).await.unwrap();
+    assert_eq!(explanation.finding.verdict, Conclusion::Miss);
 }
 
 #[tokio::test(flavor = "multi_thread")]
