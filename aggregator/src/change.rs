@@ -96,12 +96,7 @@ impl ChangeMaker {
         let position = Position::new(self.generation, sequence)
             .map_err(|error| Reason::Generation(error.to_string()))?;
         let keys = body.keys.as_ref().ok_or(Reason::Missing("key"))?;
-        let partition = key_bytes(keys, &self.key.partition)?;
-        let key = match &self.key.sort {
-            None => ItemKey::partition(Bytes::copy_from_slice(partition)),
-            Some(sort) => ItemKey::composite(partition, key_bytes(keys, sort)?),
-        };
-        Ok((key.into_bytes(), position))
+        Ok((item_key(keys, &self.key)?, position))
     }
 }
 
@@ -109,6 +104,16 @@ impl Undecodable {
     fn without_key(reason: Reason) -> Self {
         Self { reason, invalidation: None }
     }
+}
+
+/// The canonical bytes of an item's key.
+pub(crate) fn item_key(item: &Image, key: &KeySchema) -> Result<Bytes, Reason> {
+    let partition = key_bytes(item, &key.partition)?;
+    let key = match &key.sort {
+        None => ItemKey::partition(Bytes::copy_from_slice(partition)),
+        Some(sort) => ItemKey::composite(partition, key_bytes(item, sort)?),
+    };
+    Ok(key.into_bytes())
 }
 
 fn key_bytes<'a>(keys: &'a Image, name: &str) -> Result<&'a [u8], Reason> {

@@ -40,7 +40,7 @@ pub use parse::ConditionError;
 
 use crate::change::attributes;
 use crate::table::KeySchema;
-use condition::Image;
+pub(crate) use condition::Image;
 
 /// What a region receives of one table: `[regions.NAME.tables.TABLE]`. By default everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,6 +141,23 @@ impl Feeds {
             add(&mut routes, change, unfiltered);
         }
         routes
+    }
+
+    /// What is sent of an item as it stands, to which of these regions; `change` has it whole, and nothing is known of what
+    /// it was before. A region whose view does not have the item gets nothing.
+    pub fn views(&self, item: &Image, change: Change, lanes: Lanes) -> Vec<(Change, Lanes)> {
+        let mut views = Vec::with_capacity(self.filtered.len() + 1);
+        for (filter, of) in &self.filtered {
+            let of = of.and(lanes);
+            if !of.is_empty() && filter.includes(item) {
+                add(&mut views, filter.project(item, &change), of);
+            }
+        }
+        let unfiltered = self.unfiltered.and(lanes);
+        if !unfiltered.is_empty() {
+            add(&mut views, change, unfiltered);
+        }
+        views
     }
 
     /// What is configured for the table and can have no effect because its stream has this view type; for the log.

@@ -34,6 +34,7 @@ pub mod producer;
 pub mod heartbeat;
 pub mod run;
 pub mod dispatch;
+pub mod backfill;
 pub mod replay;
 pub mod import;
 pub mod regions;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
+use warmcast_aggregator::backfill::{Backfill, backfill};
 use warmcast_aggregator::import::{ImportKcl, import_kcl};
 use warmcast_aggregator::redrive::redrive_command;
 use warmcast_aggregator::regions::{Regions, regions};
@@ -37,10 +38,12 @@ Examples:
     aggregator import-kcl --config aggregator.toml --table profiles --kcl-table consumers --kcl-stream profiles";
 
 const REGIONS_EXAMPLES: &str = "\
-Exit codes: 0 done; 1 (list) a region is behind; 2 refused or failed; 64 wrong flags or configuration.
+Exit codes: 0 done; 1 (list) a region is behind, (wait) it is not warm in time; 2 refused or failed; 64 wrong flags or configuration.
 
 Examples:
   aggregator regions list --config aggregator.toml
+  Before readers are sent to a region:
+    aggregator regions wait --config aggregator.toml eu-west-1 --watermark-bound 30s --timeout 1h
   A region that was removed from the configuration, once every aggregator runs without it:
     aggregator regions forget --config aggregator.toml sa-east-1 --dry-run
     aggregator regions forget --config aggregator.toml sa-east-1
@@ -95,6 +98,28 @@ Examples:
     aggregator redrive send --config aggregator.toml --table profiles --reason 'type that this version' --dry-run
     aggregator redrive send --config aggregator.toml --table profiles --reason 'type that this version' --rate 20";
 
+const BACKFILL_EXAMPLES: &str = "\
+Rows land where a region has nothing, and while they are young: nothing newer is ever replaced, and a command that was \
+stopped is run again, and goes on. The regions' cache-writers must be running.
+
+Exit codes: 0 done; 1 done, and the report has something to look at; 2 refused or failed; 64 wrong flags, names or \
+lists of keys.
+
+Examples:
+  What it would cost:
+    aggregator backfill --config aggregator.toml --region eu-west-1 --table profiles --dry-run
+  A region that lost its cache, or is new:
+    aggregator backfill --config aggregator.toml --region eu-west-1
+    aggregator regions wait --config aggregator.toml eu-west-1 --watermark-bound 30s --timeout 1h
+  Faster: 20,000 read request units a second, and 8 MiB a second to each region:
+    aggregator backfill --config aggregator.toml --region eu-west-1 --segments 16 --read-units-per-s 20000 \
+      --bytes-per-s 8388608
+  A region that was emptied because changes were lost:
+    aggregator backfill --config aggregator.toml --region eu-west-1 --was-emptied
+  Only some keys, as of a list or an export to S3 (the rows are read anew):
+    aggregator backfill --config aggregator.toml --region eu-west-1 --table profiles --from keys.txt
+    aggregator backfill --config aggregator.toml --region eu-west-1 --table profiles --from AWSDynamoDB/01/data";
+
 /// The commands beside `run`.
 #[derive(Subcommand)]
 enum Command {
@@ -104,6 +129,9 @@ enum Command {
     /// Begin a table's stream where a KCL application has stopped: take its checkpoints over, once.
     #[command(after_help = IMPORT_EXAMPLES)]
     ImportKcl(ImportKcl),
+    /// Send rows of the tables to regions that lack them: to a new region, or one whose cache lost its data.
+    #[command(after_help = BACKFILL_EXAMPLES)]
+    Backfill(Backfill),
     /// The regions that the fleet feeds: where one is behind, and how one is forgotten.
     #[command(after_help = REGIONS_EXAMPLES)]
     Regions(Regions),
@@ -123,6 +151,7 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
     match command {
         Command::Status(args) => status(args, shutdown).await,
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
+        Command::Backfill(args) => backfill(args, shutdown).await,
         Command::Regions(args) => regions(args, shutdown).await,
         Command::Replay(args) => replay(args, shutdown).await,
         Command::Redrive(args) => redrive_command(args, shutdown).await,

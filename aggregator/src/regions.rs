@@ -1,18 +1,29 @@
-//! `regions`: which regions the fleet feeds, where one is behind and why, and how one is forgotten.
+//! `regions`: which regions the fleet feeds, where one is behind and why, whether it is warm, and how one is forgotten.
+
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::parked::Parked;
-use warmcast_common::consumer::store::{Backfill, LaneState, StateStore};
-use warmcast_common::daemon::{ConfigArgs, Outcome, OutputFormat};
+use warmcast_common::consumer::store::{Backfill, LaneState, StateStore, StoreError};
+use warmcast_common::daemon::{ConfigArgs, ConfigError, Outcome, OutputFormat};
+use warmcast_common::retry::Class;
+use warmcast_common::tool;
+use warmcast_common::warm::{RegionState, Warmth};
 
 use crate::config::Config;
+use told::{TableStreamState, watermark};
+
+/// Pause between two looks at a region that is waited for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The flags of `regions`.
 #[derive(Args, Clone, Debug)]
@@ -30,6 +41,27 @@ pub enum RegionsCommand {
         /// Where the state table is.
         #[command(flatten)]
         config: ConfigArgs,
+        /// A region is warm while its watermark is no older than this.
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+        watermark_bound: Duration,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        output: OutputFormat,
+    },
+    /// Wait until a region is warm: no backfill is asked for, it is parked nowhere, and its watermark is young.
+    Wait {
+        /// Where the state table is.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// The region.
+        #[arg(value_name = "REGION")]
+        region: String,
+        /// It is warm when its watermark is no older than this.
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+        watermark_bound: Duration,
+        /// How long to wait.
+        #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
+        timeout: Duration,
         /// How to print it.
         #[arg(long, value_enum, default_value_t)]
         output: OutputFormat,
@@ -71,6 +103,8 @@ pub struct RegionReport {
     pub parked: Vec<ParkedReport>,
     /// The backfills that it waits for.
     pub backfills: Vec<BackfillReport>,
+    /// Whether it is warm.
+    pub warmth: Warmth,
 }
 
 /// A region that is parked on a shard.
@@ -110,12 +144,24 @@ pub async fn regions(args: Regions, shutdown: CancellationToken) -> Result<Outco
 
 async fn carry_out(command: RegionsCommand) -> Result<Outcome, anyhow::Error> {
     match command {
-        RegionsCommand::List { config, output } => {
+        RegionsCommand::List { config, watermark_bound, output } => {
             let config: Config = config.load()?;
-            let reports = look(&store(&config).await, &config).await?;
+            let reports = reports(&config, watermark_bound).await?;
             print(&reports, output)?;
             let is_behind = reports.iter().any(|of| !of.parked.is_empty() || !of.backfills.is_empty());
             Ok(if is_behind { Outcome::Problems } else { Outcome::Done })
+        }
+        RegionsCommand::Wait { config, region, watermark_bound, timeout, output } => {
+            let config: Config = config.load()?;
+            let known: Vec<&str> = config.regions.iter().map(|region| &*region.name).collect();
+            if !known.contains(&&*region) {
+                let known = known.join(", ");
+                let problem = format!("there is no region {region} in the configuration; there is {known}");
+                return Err(ConfigError { problems: vec![problem] }.into());
+            }
+            let report = wait(&config, &region, watermark_bound, timeout).await?;
+            tool::report(output, &report, || lines(&report, now_ms()))?;
+            Ok(if report.warmth.is_warm { Outcome::Done } else { Outcome::Problems })
         }
         RegionsCommand::Forget { config, region, dry_run } => {
             let config: Config = config.load()?;
@@ -146,36 +192,125 @@ async fn carry_out(command: RegionsCommand) -> Result<Outcome, anyhow::Error> {
     }
 }
 
+/// Every region as the state table has it now; it is warm if its watermark is no older than `watermark_bound`.
+///
+/// # Errors
+/// When the state table cannot be read.
+pub async fn reports(config: &Config, watermark_bound: Duration) -> Result<Vec<RegionReport>, StoreError> {
+    look(&store(config).await, config, watermark_bound).await
+}
+
 async fn store(config: &Config) -> StateStore {
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     StateStore::new(dynamodb, &config.state.table)
 }
 
 async fn known(store: &StateStore, config: &Config, region: &str) -> Result<RegionReport, anyhow::Error> {
-    let reports = look(store, config).await?;
+    let reports = look(store, config, Duration::MAX).await?;
     let names: Vec<String> = reports.iter().map(|report| report.region.clone()).collect();
     let found = reports.into_iter().find(|report| report.region == region);
     found.with_context(|| format!("the state table knows no region {region}; it knows {}", names.join(", ")))
 }
 
+/// Looks until the region is warm, or for `timeout`; how it is then.
+async fn wait(
+    config: &Config,
+    region: &str,
+    watermark_bound: Duration,
+    timeout: Duration,
+) -> Result<RegionReport, anyhow::Error> {
+    let (store, began) = (store(config).await, Instant::now());
+    let mut waits_for = Vec::new();
+    loop {
+        let looked = look(&store, config, watermark_bound).await;
+        let is_over = began.elapsed() >= timeout;
+        match looked {
+            Ok(reports) => {
+                let report = reports.into_iter().find(|report| report.region == region);
+                let report = report.with_context(|| format!("{region} is not in the report"))?;
+                if report.warmth.is_warm || is_over {
+                    return Ok(report);
+                }
+                if waits_for != report.warmth.waits_for {
+                    waits_for = report.warmth.waits_for;
+                    tracing::info!(region, waits_for = waits_for.join("; "), "not warm yet");
+                }
+            }
+            Err(error) if is_over || !passes(&error) => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "looking again"),
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn passes(error: &StoreError) -> bool {
+    matches!(error, StoreError::Call(call) if matches!(call.class, Class::Throttled | Class::Transient))
+}
+
+/// The streams that the tables have and had, and whatever stream a region was ever fed from.
+async fn streams(
+    store: &StateStore,
+    config: &Config,
+    known: &BTreeMap<String, LaneState>,
+) -> Result<(Vec<TableStreamState>, Vec<TableStreamState>), StoreError> {
+    let (mut of_tables, mut others) = (Vec::new(), Vec::new());
+    let read = async |stream: String, superseded: bool| {
+        let state = store.stream_state(&stream, true).await?;
+        Ok::<_, StoreError>(TableStreamState { stream, superseded, state })
+    };
+    for table in &config.tables {
+        let generations = store.generations(&table.name).await?;
+        let newest = generations.iter().map(|generation| generation.number).max();
+        for generation in generations {
+            of_tables.push(read(generation.stream, Some(generation.number) != newest).await?);
+        }
+    }
+    let fed: BTreeSet<&String> = known.values().flat_map(|lane| lane.added_ms.keys()).collect();
+    for stream in fed {
+        if !of_tables.iter().any(|of| of.stream == *stream) {
+            others.push(read(stream.clone(), true).await?);
+        }
+    }
+    Ok((of_tables, others))
+}
+
 /// What the state table has of every region, and of those that are configured.
-async fn look(store: &StateStore, config: &Config) -> Result<Vec<RegionReport>, anyhow::Error> {
+async fn look(
+    store: &StateStore,
+    config: &Config,
+    watermark_bound: Duration,
+) -> Result<Vec<RegionReport>, StoreError> {
     let known = store.lanes().await?;
-    let streams: BTreeSet<&String> = known.values().flat_map(|lane| lane.added_ms.keys()).collect();
+    let (of_tables, others) = streams(store, config, &known).await?;
+    let heartbeats = store.heartbeats().await?;
     let mut parked: BTreeMap<String, Vec<ParkedReport>> = BTreeMap::new();
-    for stream in streams {
-        for lease in store.leases(stream).await? {
+    for of in of_tables.iter().chain(&others) {
+        for lease in &of.state.leases {
             for (region, place) in &lease.parked {
-                parked.entry(region.clone()).or_default().push(parked_report(stream, &lease.shard, place));
+                let report = parked_report(&of.stream, &lease.shard, place);
+                parked.entry(region.clone()).or_default().push(report);
             }
         }
     }
+    let now_ms = now_ms();
+    let regions = config.regions.iter().map(|region| &*region.name);
+    let told = watermark(&of_tables, &heartbeats, regions, config.tables.len(), now_ms);
+    let told = told.map_err(|hold| hold.to_string());
+    let warmth = |region: &str, parked: usize, backfills: usize| {
+        let watermark_ms = match &told {
+            Ok(told) if told.behind.contains(region) => Err("it is not on every shard"),
+            Ok(told) => Ok(told.ms),
+            Err(why) => Err(why.as_str()),
+        };
+        RegionState { parked, backfills, watermark_ms }.warmth(now_ms, watermark_bound)
+    };
     let configured: BTreeSet<String> = config.regions.iter().map(|region| region.name.clone()).collect();
     let names: BTreeSet<String> = known.keys().chain(parked.keys()).chain(&configured).cloned().collect();
     let report = |region: String| {
         let backfills = known.get(&region).map(backfill_reports).unwrap_or_default();
         let parked = parked.remove(&region).unwrap_or_default();
-        RegionReport { configured: configured.contains(&region), parked, backfills, region }
+        let warmth = warmth(&region, parked.len(), backfills.len());
+        RegionReport { configured: configured.contains(&region), parked, backfills, warmth, region }
     };
     Ok(names.into_iter().map(report).collect())
 }
@@ -215,7 +350,11 @@ fn lines(report: &RegionReport, now_ms: u64) -> String {
         (shards, backfills) => format!("parked on {shards} shards, waits for {backfills} backfills"),
     };
     let configured = if report.configured { "" } else { " (not configured)" };
-    let mut text = format!("{}{configured}: {state}\n", report.region);
+    let warmth = match &report.warmth {
+        Warmth { is_warm: true, .. } => "warm".to_owned(),
+        Warmth { waits_for, .. } => format!("not warm, waits for {}", waits_for.join("; ")),
+    };
+    let mut text = format!("{}{configured}: {state}; {warmth}\n", report.region);
     for of in &report.parked {
         let ParkedReport { shard, checkpoint, why, .. } = of;
         text += &format!("  parked on {shard} at {checkpoint} for {} s: {why}\n", ago_s(of.since_ms));
@@ -246,14 +385,18 @@ mod tests {
             configured: false,
             parked: vec![parked],
             backfills: vec![backfill],
+            warmth: RegionState { parked: 1, backfills: 1, watermark_ms: Err("-") }.warmth(1, Duration::ZERO),
         };
         assert_eq!(
             lines(&report, 11_000),
-            "eu-west-1 (not configured): parked on 1 shards, waits for 1 backfills\n  \
+            "eu-west-1 (not configured): parked on 1 shards, waits for 1 backfills; not warm, waits for 1 backfills \
+             that were asked for; 1 shards that it is parked on\n  \
              parked on shard-1 at after:9 for 10 s: stalled\n  \
              backfill of s asked for 5 s ago: it is new\n"
         );
-        let fine = RegionReport { region: "x".to_owned(), configured: true, ..RegionReport::default() };
-        assert_eq!(lines(&fine, 1), "x: up to date\n");
+        let warmth = RegionState { parked: 0, backfills: 0, watermark_ms: Ok(1) }.warmth(1, Duration::ZERO);
+        let fine =
+            RegionReport { region: "x".to_owned(), configured: true, warmth, ..RegionReport::default() };
+        assert_eq!(lines(&fine, 1), "x: up to date; warm\n");
     }
 }

@@ -15,5 +15,6 @@ pub mod aws;
 pub mod consumer;
 pub mod dead_letter;
 pub mod daemon;
+pub mod warm;
 pub mod tool;
 pub mod status;

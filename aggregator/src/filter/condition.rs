@@ -14,7 +14,7 @@ use super::number::Number;
 use super::parse::{self, ConditionError};
 
 /// An item as a stream record has it.
-pub(super) type Image = HashMap<String, Attribute>;
+pub(crate) type Image = HashMap<String, Attribute>;
 
 /// What an item must be like. Read from text: see [`ConditionError`] for what is wrong with one.
 #[derive(Clone, Debug, PartialEq, Eq)]

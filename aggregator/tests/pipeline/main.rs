@@ -23,6 +23,7 @@ mod poison;
 mod redrives;
 mod producer;
 mod dispatch;
+mod backfills;
 mod replay;
 mod heartbeats;
 mod expiry;

@@ -33,6 +33,7 @@ pub(crate) fn config(
     read(Document::parse(&config_text(dynamodb, tables, regions, directory)).unwrap()).unwrap()
 }
 
+/// Its text.
 pub(crate) fn config_text(
     dynamodb: &str,
     tables: &[&str],

@@ -9,7 +9,7 @@
 //! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `covers`, `covers_digest`, `watermark_ms`, `parked`: how far its leases are, and for which lanes not |
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
 //! | `lanes` | `lane#LANE#STREAM` | the stream goes to the lane: `added_ms`, `begun`: every listed shard has it |
-//! | `lanes` | `backfill#LANE#STREAM` | the lane lacks something of the stream's table: `asked_ms`, `why` |
+//! | `lanes` | `backfill#LANE#STREAM` | the lane lacks something of the stream's table: `asked_ms` first, `latest_ms`, `why` |
 //! | `jobs` | `JOB` | a command's work that is not done: `what`, `began_ms` |
 //! | `job#JOB` | `part#PART` | up to where a part of it is done: `place` |
 //! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |

@@ -101,6 +101,12 @@ async fn a_backfill_is_asked_for_once_and_until_it_is_made() {
     assert_eq!(asked().await, [("east".to_owned(), vec![]), ("west".to_owned(), west.clone())].into());
     table.store.ask_backfill("west", "s1", "again", 2_000).await.unwrap();
     assert_eq!(asked().await["west"], west, "since when it is asked for does not change");
+    let again = table.store.lanes().await.unwrap()["west"].backfills["s1"].clone();
+    assert_eq!((again.latest_ms, &*again.why, again.is_of_new_lane()), (2_000, "again", false));
+    assert!(!table.store.backfill_made("west", "s1", 1_000).await.unwrap(), "it was asked for since");
+    assert!(table.store.backfill_made("west", "s1", 2_000).await.unwrap());
+    assert_eq!(asked().await["west"], []);
+    table.store.ask_backfill("west", "s1", "again", 2_500).await.unwrap();
     table.store.backfilled("west", "s1").await.unwrap();
     table.store.add_lane("west", "s1", true, 3_000).await.unwrap();
     assert_eq!(asked().await["west"], [], "it is not new any more");

@@ -6,6 +6,8 @@
 mod support;
 
 #[cfg(test)]
+mod backfills;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod bidders;

@@ -11,6 +11,8 @@ use crate::aws::CallError;
 const PARTITION: &str = "lanes";
 const LANE: &str = "lane#";
 const BACKFILL: &str = "backfill#";
+/// Why a backfill is asked for with a lane that was not there before.
+const NEW_LANE: &str = "it is new";
 
 /// A lane in the state table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,8 +30,17 @@ pub struct LaneState {
 pub struct Backfill {
     /// When it was asked for first, in milliseconds since the epoch.
     pub asked_ms: u64,
-    /// Why.
+    /// When it was asked for last: one that began before does not answer it.
+    pub latest_ms: u64,
+    /// Why, as of the last time.
     pub why: String,
+}
+
+impl Backfill {
+    /// Asked for because the lane was new, and not because it lost something that it had.
+    pub fn is_of_new_lane(&self) -> bool {
+        self.why == NEW_LANE
+    }
 }
 
 impl StateStore {
@@ -54,7 +65,9 @@ impl StateStore {
                 }
                 false => {
                     let asked_ms = item.number("asked_ms")?;
-                    let backfill = Backfill { asked_ms, why: item.text("why")?.to_owned() };
+                    // Earlier versions did not tell.
+                    let latest_ms = item.optional_number("latest_ms")?.unwrap_or(asked_ms);
+                    let backfill = Backfill { asked_ms, latest_ms, why: item.text("why")?.to_owned() };
                     lane.backfills.insert(stream, backfill);
                 }
             }
@@ -78,7 +91,7 @@ impl StateStore {
             return Ok(());
         }
         if backfill {
-            self.ask_backfill(lane, stream, "it is new", now_ms).await?;
+            self.ask_backfill(lane, stream, NEW_LANE, now_ms).await?;
         }
         let mut item = new_item(PARTITION, sk);
         item.insert("lane".to_owned(), s(lane));
@@ -125,12 +138,26 @@ impl StateStore {
         why: &str,
         now_ms: u64,
     ) -> Result<(), CallError> {
-        let mut item = new_item(PARTITION, format!("{BACKFILL}{lane}#{stream}"));
-        item.insert("lane".to_owned(), s(lane));
-        item.insert("stream".to_owned(), s(stream));
-        item.insert("asked_ms".to_owned(), n(now_ms));
-        item.insert("why".to_owned(), s(why));
-        self.put_new(item).await.map(|_| ())
+        let answer = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key(PARTITION, format!("{BACKFILL}{lane}#{stream}"))))
+            .update_expression(
+                "SET asked_ms = if_not_exists(asked_ms, :now), latest_ms = :now, why = :why, #format = :format, \
+                 #lane = :lane, #stream = :stream",
+            )
+            .expression_attribute_names("#format", "format")
+            .expression_attribute_names("#lane", "lane")
+            .expression_attribute_names("#stream", "stream")
+            .expression_attribute_values(":format", n(1))
+            .expression_attribute_values(":lane", s(lane))
+            .expression_attribute_values(":stream", s(stream))
+            .expression_attribute_values(":why", s(why))
+            .expression_attribute_values(":now", n(now_ms))
+            .send()
+            .await;
+        answer.map(|_| ()).map_err(|e| CallError::new("UpdateItem", self.target(), e))
     }
 
     /// The backfill is made.
@@ -139,6 +166,28 @@ impl StateStore {
     /// When the call fails.
     pub async fn backfilled(&self, lane: &str, stream: &str) -> Result<(), CallError> {
         self.delete(format!("{BACKFILL}{lane}#{stream}")).await
+    }
+
+    /// The backfill that was asked for last at `latest_ms` is made; whether that is still the last.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn backfill_made(&self, lane: &str, stream: &str, latest_ms: u64) -> Result<bool, CallError> {
+        let request = self.client.delete_item().table_name(&self.table);
+        let answer = request
+            .set_key(Some(key(PARTITION, format!("{BACKFILL}{lane}#{stream}"))))
+            // Earlier versions did not tell when it was asked for last.
+            .condition_expression(
+                "latest_ms = :latest OR (attribute_not_exists(latest_ms) AND asked_ms = :latest)",
+            )
+            .expression_attribute_values(":latest", n(latest_ms))
+            .send()
+            .await;
+        match answer.map_err(|e| CallError::new("DeleteItem", self.target(), e)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_code("ConditionalCheckFailedException") => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Forgets a lane: what it lacks is of no account any more, on every shard. Whoever reads one

@@ -1,0 +1,128 @@
+//! `aggregator backfill` with the real daemons: a region whose cache lost everything has all of it again, under live
+//! writes, also when the command was stopped or killed half-way.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value as Json;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use warmcast_sandbox::verify;
+use warmcast_sandbox::world::{World, WorldOptions};
+
+use crate::support::*;
+
+/// Rows from before the fleet began, which nobody changes: no stream has them, only a backfill brings them.
+const QUIET_ROWS: usize = 300;
+
+fn aggregator(world: &World, arguments: &[&str]) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_sandbox")).with_file_name("aggregator");
+    let mut command = Command::new(program);
+    let config = world.directory().join("aggregator.toml");
+    command.args(arguments).arg("--config").arg(config);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+fn backfill(world: &World, more: &[&str]) -> Child {
+    let mut arguments = vec!["backfill", "--output", "json"];
+    arguments.extend(world.regions().iter().flat_map(|region| ["--region", region.name()]));
+    arguments.extend(more);
+    aggregator(world, &arguments).spawn().unwrap()
+}
+
+async fn ended(child: Child) -> Output {
+    timeout(PATIENCE, child.wait_with_output()).await.expect("the command ends").unwrap()
+}
+
+async fn report(child: Child) -> Json {
+    let output = ended(child).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// So slow that there is time to stop it: some rows a second.
+const SLOW: [&str; 4] = ["--segments", "2", "--bytes-per-s", "2000"];
+const FAST: [&str; 4] = ["--segments", "2", "--bytes-per-s", "10000000"];
+
+async fn written(world: &World) -> u64 {
+    world.regions()[0].cache_writer().stats().total("backfills_written")
+}
+
+/// Waits until the region has taken some rows of a backfill that is under way.
+async fn some_rows(world: &World, more_than: u64) {
+    eventually("rows are backfilled", || async { (written(world).await > more_than).then_some(()) }).await;
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_whose_cache_was_flushed_under_live_writes_has_every_row_again() {
+    let mut world = World::start_servers(&WorldOptions::default()).await.unwrap();
+    world.aggregator_mut().set(&format!("tables.{TABLE}.initial_position=latest"));
+    for row in 0..QUIET_ROWS {
+        let filler = [("text".to_owned(), text(&"quiet ".repeat(40)))];
+        put(&world, TABLE, filler.into(), &format!("quiet-{row}")).await;
+    }
+    world.start_daemons().unwrap();
+    for region in world.regions() {
+        let wait = ["regions", "wait", region.name(), "--timeout", "50s"];
+        assert!(ended(aggregator(&world, &wait).spawn().unwrap()).await.status.success());
+    }
+    let traffic = Traffic::start(&world);
+    traffic.more(300).await;
+    world.regions()[0].redis().flush().await.unwrap();
+
+    // Killed half-way, then stopped half-way: each leaves what the next goes on with.
+    let killed = backfill(&world, &SLOW);
+    some_rows(&world, 0).await;
+    signal(&killed, Signal::KILL);
+    assert!(!ended(killed).await.status.success());
+    let so_far = written(&world).await;
+    let stopped = backfill(&world, &SLOW);
+    some_rows(&world, so_far).await;
+    signal(&stopped, Signal::TERM);
+    let output = ended(stopped).await;
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("the same command goes on where it was"), "{errors}");
+    traffic.more(100).await;
+    let report = report(backfill(&world, &FAST)).await;
+    assert!(report["resumed_from_ms"].is_u64(), "{report:#}");
+    assert!(report["rows_per_s"].as_f64().unwrap() > 0.0, "{report:#}");
+    traffic.more(100).await;
+    let ledger = traffic.finish().await;
+
+    // The sandbox's own comparison: no mismatch, and nothing is missing, though nobody has read it since.
+    assert_regions_equal(&mut world, &ledger).await;
+    let comparisons = verify::compare_world(&world, &ledger).await.unwrap();
+    assert_eq!(comparisons[0].missing, 0, "{:#?}", comparisons[0]);
+    assert!(written(&world).await >= QUIET_ROWS as u64 / 2, "rows that nobody writes came by it");
+    let stats = world.regions()[0].cache_writer().stats();
+    assert_eq!((stats.total("dead_letters"), stats.total("backfills_refused")), (0, 0));
+    stop(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_is_waited_for_until_it_is_warm() {
+    let world = world().await;
+    let region = world.regions()[0].name().to_owned();
+    let wait =
+        ["regions", "wait", &region, "--watermark-bound", "60s", "--timeout", "50s", "--output", "json"];
+    let warm = ended(aggregator(&world, &wait).spawn().unwrap()).await;
+    assert!(warm.status.success(), "{}", String::from_utf8_lossy(&warm.stderr));
+    let report: Json = serde_json::from_slice(&warm.stdout).unwrap();
+    assert_eq!(report["warmth"]["is_warm"], true, "{report:#}");
+    let unknown = ended(aggregator(&world, &["backfill", "--region", "mars-1"]).spawn().unwrap()).await;
+    assert_eq!(unknown.status.code(), Some(64));
+    let errors = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(errors.contains("there is no region mars-1") && errors.contains(&region), "{errors}");
+    let not_in_time = ["regions", "wait", &region, "--watermark-bound", "1ms", "--timeout", "1ms"];
+    let cold = ended(aggregator(&world, &not_in_time).spawn().unwrap()).await;
+    assert_eq!(cold.status.code(), Some(1), "{}", String::from_utf8_lossy(&cold.stderr));
+    stop(world).await;
+}
