@@ -110,7 +110,8 @@ impl Report {
     /// The report for people.
     pub fn lines(&self) -> String {
         let mut text = String::new();
-        let since = self.since_ms.map_or("the oldest record".to_owned(), |ms| Moment::at_ms(ms).to_string());
+        let since =
+            self.since_ms.map_or_else(|| "the oldest record".to_owned(), |ms| Moment::at_ms(ms).to_string());
         let (until, regions) = (Moment::at_ms(self.until_ms), self.regions.join(", "));
         if let Some(ms) = self.resumed_from_ms {
             let _ = writeln!(text, "goes on with the run of {}", Moment::at_ms(ms));

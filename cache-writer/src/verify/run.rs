@@ -250,7 +250,8 @@ impl<'c> Run<'c> {
             true => self.repair(args, &lasting.mismatches, &mut found).await,
             false => Ok(HashMap::new()),
         };
-        found.lasting = lasting.findings(repairs.as_ref().unwrap_or(&HashMap::new()));
+        let no_repairs = HashMap::new();
+        found.lasting = lasting.findings(repairs.as_ref().unwrap_or(&no_repairs));
         report(args.output, &found, || found.human())?;
         repairs.context("repair; nothing was changed")?;
         walked.context("look at everything; the report is of what was looked at until then")?;

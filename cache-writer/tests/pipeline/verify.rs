@@ -49,7 +49,7 @@ impl World {
     }
 
     /// An entry as nothing but a hand or an error would write it: with a position that no change has.
-    async fn plant(&self, id: &str, color: &str) {
+    async fn plant_row(&self, id: &str, color: &str) {
         let header = EntryHeader::new(EntryKind::Live, position(4_000_000_000), now_ms() - 60_000).unwrap();
         let entry = [header.encode().as_ref(), &item::encode(&an_item(id, color))].concat();
         let () = self.admin.clone().set(redis_key(id), entry).await.unwrap();
@@ -126,8 +126,8 @@ async fn an_old_payload_and_a_resurrected_row_are_found_by_every_source_and_mend
     assert_eq!((&healthy["looked_at"], &healthy["missing"]["absent"]), (&5.into(), &1.into()), "{healthy}");
     assert_eq!(healthy["consistent"][2]["share"], 1.0, "{healthy}");
 
-    world.plant("old", "grey").await;
-    world.plant("back", "red").await;
+    world.plant_row("old", "grey").await;
+    world.plant_row("back", "red").await;
     for flags in [
         &ALL[..],
         &["--sample", "50"],
@@ -233,7 +233,7 @@ async fn a_region_under_writes_has_no_mismatch_though_it_is_always_behind() {
 async fn a_run_that_is_stopped_reports_what_it_found_until_then() {
     let world = World::new(1).await;
     world.create_tables().await;
-    world.plant("back", "red").await;
+    world.plant_row("back", "red").await;
     let config = world.config_file();
     let mut command = Command::new(env!("CARGO_BIN_EXE_cache-writer"));
     command.args(["verify", "--output", "json", "--config"]).arg(config.path()).args(ALL);
@@ -257,7 +257,7 @@ async fn a_run_that_is_stopped_reports_what_it_found_until_then() {
 async fn what_is_not_there_or_makes_no_sense_is_refused() {
     let world = World::new(1).await;
     world.create_tables().await;
-    world.plant("a", "red").await;
+    world.plant_row("a", "red").await;
     let config = world.config_file();
     let without_master = tempfile::NamedTempFile::new().unwrap();
     let text = config_text(&world.kinesis.url, &world.dynamodb.url, &world.redis.url());
@@ -296,8 +296,8 @@ async fn the_daemon_finds_what_is_wrong_from_both_sides_and_mends_nothing() {
     let world = World::new(1).await;
     world.create_tables().await;
     world.put_item("old", "red").await;
-    world.plant("old", "grey").await;
-    world.plant("back", "red").await;
+    world.plant_row("old", "grey").await;
+    world.plant_row("back", "red").await;
     let redis = world.config().redis;
     let looker = Looker {
         tables: Arc::new(redis.tables.clone()),
