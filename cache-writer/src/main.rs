@@ -131,7 +131,6 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
     match command {
         Command::Status(args) => status(args, shutdown).await,
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
-        Command::Verify(args) => verify::verify(args, shutdown).await,
         Command::Redrive(args) => redrive_command(args, shutdown).await,
         Command::Explain(args) => explain_command(args, shutdown).await,
         Command::Replay(args) => replay_command(args, shutdown).await,
