@@ -195,7 +195,11 @@ fn what_needs_a_look_is_said_and_nothing_else() {
             "a gap",
             |fleet| {
                 fleet.look.streams[0].gaps.push(gap());
-                let backfill = Backfill { asked_ms: NOW_MS - 60_000, why: "trimmed".to_owned() };
+                let backfill = Backfill {
+                    asked_ms: NOW_MS - 60_000,
+                    latest_ms: NOW_MS - 60_000,
+                    why: "trimmed".to_owned(),
+                };
                 fleet.look.lanes.get_mut("eu").unwrap().backfills.insert(ARN.to_owned(), backfill);
             },
             &[
