@@ -146,3 +146,29 @@ fn every_key_is_shown_with_where_its_value_comes_from_and_no_secret_is() {
 fn a_wrong_command_line_or_file_exits_with_64() {
     assert_usage(BINARY);
 }
+
+#[test]
+fn a_replay_of_what_is_not_there_exits_with_64_and_says_what_there_is() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), EXAMPLE).unwrap();
+    let replay = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(BINARY);
+        command.arg("replay").arg("--config").arg(file.path()).args(arguments).output().unwrap()
+    };
+    let asked = ["--region", "mars", "--table", "profile", "--since", "25h", "--until", "26h"];
+    assert_violations(
+        &replay(&asked),
+        &[
+            "--table profile: the configuration has profiles",
+            "--region mars: the configuration has ",
+            "--since ",
+            "--until ",
+            " is after --until ",
+        ],
+    );
+    for wrong in [&[][..], &["--region", "x", "--since", "soon"], &["--region", "x", "--shards", "0"]] {
+        assert_eq!(replay(wrong).status.code(), Some(64), "{wrong:?}");
+    }
+    let both = ["--region", "x", "--since", "1h", "--from-sequence", "1"];
+    assert_eq!(replay(&both).status.code(), Some(64));
+}

@@ -73,7 +73,12 @@ impl Life {
 
     /// The same without the target stream: nothing can arrive.
     pub(crate) async fn without_target() -> Self {
-        let server = FakeStreams::start(Options::default()).await.unwrap();
+        Self::with(Options::default()).await
+    }
+
+    /// The same with a service that is so.
+    pub(crate) async fn with(options: Options) -> Self {
+        let server = FakeStreams::start(options).await.unwrap();
         let arn = server.streams().create_stream(TABLE, None).unwrap();
         Self {
             workers: Vec::new(),
@@ -270,6 +275,19 @@ impl Life {
         self.workers.iter_mut().for_each(Worker::start);
     }
 
+    /// Runs `replay` to the target region with these arguments, beside the aggregators: its exit code, and what it printed.
+    pub(crate) async fn replay(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let config = &self.workers.first().unwrap().config;
+        let mut command = Command::new(program());
+        command.arg("replay").arg("--config").arg(config).args(["--set", "dynamodb.access_key_id=replay"]);
+        command.args(["--region", TARGET_REGION, "--output", "json"]).args(arguments);
+        let output = timeout(PATIENCE, command.env_clear().kill_on_drop(true).output()).await;
+        let output = output.expect("the replay ends").unwrap();
+        let (said, report) = (output.stderr, output.stdout);
+        let text = if report.is_empty() { said } else { report };
+        (output.status.code(), String::from_utf8(text).unwrap())
+    }
+
     pub(crate) async fn stop_workers(&mut self) {
         for worker in &mut self.workers {
             let Some(process) = worker.process.take() else { continue };
@@ -346,6 +364,14 @@ impl Life {
     }
 }
 
+/// The aggregator.
+fn program() -> PathBuf {
+    // Tests run from `deps`, one directory below the programs.
+    let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("aggregator");
+    assert!(program.is_file(), "{} is missing: cargo build --workspace --bins", program.display());
+    program
+}
+
 struct Worker {
     name: String,
     config: PathBuf,
@@ -364,10 +390,7 @@ impl Worker {
     }
 
     fn start(&mut self) {
-        // Tests run from `deps`, one directory below the programs.
-        let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("aggregator");
-        assert!(program.is_file(), "{} is missing: cargo build --workspace --bins", program.display());
-        let mut command = Command::new(program);
+        let mut command = Command::new(program());
         command.arg("run").arg("--config").arg(&self.config).env_clear();
         self.process = Some(Process::spawn(&self.name, command, &self.log).unwrap());
     }

@@ -25,4 +25,6 @@ mod listings;
 #[cfg(test)]
 mod new_streams;
 #[cfg(test)]
+mod replays;
+#[cfg(test)]
 mod starts;
