@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::summary::WatermarkStatus;
+use super::summary::{Criteria, WatermarkStatus};
 use super::survey::Look;
 use super::text::count;
 use crate::consumer::newcomers::late_on;
 use crate::consumer::parked::{Lane, Parked};
 use crate::consumer::store::{Backfill, Lease};
+use crate::warm::{RegionState, Warmth};
 
 /// The lanes that are configured.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct RegionStatus {
     pub shards_without: usize,
     /// Backfills that were asked for, and not made.
     pub backfills: Vec<BackfillStatus>,
+    /// Whether readers can be sent there.
+    pub warmth: Warmth,
 }
 
 /// A region that is parked.
@@ -70,8 +73,9 @@ pub(super) fn regions(
     look: &Look,
     configured: &LanesLook,
     fleet: &WatermarkStatus,
-    now_ms: u64,
+    criteria: &Criteria,
 ) -> Vec<RegionStatus> {
+    let now_ms = criteria.now_ms;
     let mut parked: BTreeMap<&str, Vec<&Parked>> = BTreeMap::new();
     for (name, place) in leases(look).flat_map(|lease| &lease.parked) {
         parked.entry(name).or_default().push(place);
@@ -98,17 +102,29 @@ pub(super) fn regions(
                 .and_then(|places| of_places(places, configured.retention, now_ms)),
             shards_without: if is_configured { shards_without(look, &name) } else { 0 },
             backfills: backfills(look, &name),
+            warmth: Warmth::default(),
             region: name,
         };
         if let Some(why) = status.behind(late.contains(&status.region), told.contains(&status.region)) {
             status.watermark = WatermarkStatus { ms: None, age_ms: None, why: Some(why) };
         }
+        status.warmth = status.warmth(criteria);
         status
     };
     names.into_iter().map(region).collect()
 }
 
 impl RegionStatus {
+    fn warmth(&self, criteria: &Criteria) -> Warmth {
+        let why = self.watermark.why.as_deref().unwrap_or("it is not known");
+        let state = RegionState {
+            parked: self.parked.as_ref().map_or(0, |parked| parked.shards),
+            backfills: self.backfills.len(),
+            watermark_ms: self.watermark.ms.ok_or(why),
+        };
+        state.warmth(criteria.now_ms, Duration::from_millis(criteria.watermark_bound_ms))
+    }
+
     /// Why its watermark stands still, though the fleet's may go on.
     fn behind(&self, is_late: bool, is_told_parked: bool) -> Option<String> {
         if let Some(parked) = &self.parked {

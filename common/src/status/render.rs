@@ -114,11 +114,13 @@ impl Summary {
     }
 
     fn regions(&self) -> String {
-        let mut table = Table::new(["REGION", "WATERMARK", "PARKED ON", "BEHIND AT MOST", "SINCE", "WHY"]);
+        let mut table =
+            Table::new(["REGION", "WARM", "WATERMARK", "PARKED ON", "BEHIND AT MOST", "SINCE", "WHY"]);
         for region in &self.regions {
             let parked = region.parked.as_ref();
             table.row([
                 region.region.clone(),
+                if region.warmth.is_warm { "yes" } else { "no" }.to_owned(),
                 watermark(&region.watermark),
                 parked.map_or_else(|| "-".to_owned(), |of| count(of.shards, "shard")),
                 parked.map_or_else(|| "-".to_owned(), |of| ago(of.behind_ms)),

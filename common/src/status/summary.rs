@@ -190,7 +190,7 @@ impl Summary {
             workers: workers(look, observer, criteria.now_ms),
             streams: of_streams,
             shards: of_shards,
-            regions: lanes.map(|lanes| regions(look, lanes, &fleet, criteria.now_ms)).unwrap_or_default(),
+            regions: lanes.map(|lanes| regions(look, lanes, &fleet, criteria)).unwrap_or_default(),
             watermark: fleet,
             gaps: gaps(look, lanes.is_some(), criteria.now_ms),
             jobs: jobs(look),

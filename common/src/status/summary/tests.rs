@@ -276,6 +276,9 @@ fn a_region_is_told_the_fleets_watermark_unless_it_is_behind() {
         |fleet: &Fleet| fleet.summary().regions.into_iter().find(|of| of.region == "eu").unwrap().watermark;
     let mut fleet = Fleet::new();
     assert_eq!(eu(&fleet).age_ms, Some(3_000));
+    assert!(fleet.summary().regions[0].warmth.is_warm);
+    fleet.criteria.watermark_bound_ms = 2_999;
+    assert!(!fleet.summary().regions[0].warmth.is_warm);
     fleet.leases()[0].lanes.clear();
     assert_eq!(eu(&fleet).why.unwrap(), "1 shard not read for it yet");
     let mut fleet = Fleet::new();
@@ -329,8 +332,8 @@ Of 2 shards, those that may be furthest behind:
 SHARD  TABLE     OWNER  BEHIND AT MOST  CHECKPOINT
 a      profiles  w1     3.0 s           after:7     eu parked at after:1: stalled
 
-REGION  WATERMARK                        PARKED ON  BEHIND AT MOST  SINCE                     WHY
-eu      stands still: parked on 1 shard  1 shard    60 s            2027-01-15T07:59:00.000Z  stalled (1)
+REGION  WARM  WATERMARK                        PARKED ON  BEHIND AT MOST  SINCE                     WHY
+eu      no    stands still: parked on 1 shard  1 shard    60 s            2027-01-15T07:59:00.000Z  stalled (1)
 
 GAP IN  TABLE     FOUND                     AFTER
 a       profiles  2027-01-15T07:58:00.000Z  after:3  answered
