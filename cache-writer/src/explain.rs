@@ -22,7 +22,7 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use warmcast_cache::read::Stay;
-use warmcast_cache::{EntryReads, ItemId, Master, ReadFrom, WATERMARK_KEY};
+use warmcast_cache::{EntryReads, ItemId, Master, MasterError, ReadFrom, WATERMARK_KEY};
 use warmcast_common::clock::now_ms;
 use warmcast_common::daemon::{ConfigArgs, ConfigError, Outcome, OutputFormat};
 use warmcast_proto::entry::EntryHeader;
@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::named::{find_tables, read_key};
 use crate::refill::master;
 use crate::verify::case::{Case, Later, Look};
-use crate::verify::judge::{Difference, Miss, Rules, Verdict};
+use crate::verify::judge::{Difference, Foreign, Miss, Rules, Verdict};
 
 pub use report::{EntryPart, Explanation, MasterPart, Part};
 pub use verdict::{Conclusion, Finding};
@@ -87,7 +87,7 @@ pub async fn explain_command(
     let explaining = explain(&args, &config);
     let explanation = shutdown.run_until_cancelled(explaining).await.context("stopped by a signal")??;
     warmcast_common::tool::report(args.output, &explanation, || explanation.lines())?;
-    Ok(explanation.outcome())
+    explanation.outcome()
 }
 
 /// Explains a key.
@@ -105,13 +105,17 @@ async fn look_into(args: &ExplainArgs, config: &Config) -> Result<Explanation, a
         Some(fallback) => Some(master(fallback).await),
         None => None,
     };
-    let tables =
-        find_tables(std::slice::from_ref(&args.table), master.as_ref(), &config.redis.tables).await?;
-    let shape = tables.into_values().next().flatten();
+    let tables = std::slice::from_ref(&args.table);
+    // While the master is away the rest is explained all the same.
+    let (shape, away) = match find_tables(tables, master.as_ref(), &config.redis.tables).await {
+        Ok(tables) => (tables.into_values().next().flatten(), None),
+        Err(error) if error.is::<ConfigError>() => return Err(error),
+        Err(error) => (None, Some(error.to_string())),
+    };
     let key = read_key(shape.as_ref(), &args.key).map_err(refuse)?;
     let subject = Subject::new(args, config, key, shape);
     let reads = EntryReads::connect(config.redis.clone(), ReadFrom::Primary).await.context("the cache")?;
-    let eyes = Eyes { subject: &subject, reads: &reads, master: master.as_ref() };
+    let eyes = Eyes { subject: &subject, reads: &reads, master: master.as_ref(), away };
     let watching = Box::pin(eyes.watch(Duration::from_secs(args.wait)));
     let around = Box::pin(surroundings::look_around(config, &subject, buckets));
     let (watched, surroundings) = tokio::join!(watching, around);
@@ -160,17 +164,31 @@ struct Cached {
 /// A key after the last look at it.
 struct Watched {
     cached: Cached,
-    /// What the master has; `None` without a master.
-    row: Option<Option<Item>>,
+    row: Row,
     judged: Judged,
     /// For how long it was watched.
     for_ms: u64,
 }
 
+impl Cached {
+    /// The key holds something, and no string.
+    fn is_no_string(&self) -> bool {
+        self.value.is_none() && matches!(self.stay, Some(Stay::Unbounded | Stay::Left(_)))
+    }
+}
+
+/// What the master has.
+enum Row {
+    NotConfigured,
+    /// It could not be read, for this reason.
+    Unreadable(String),
+    Read(Option<Item>),
+}
+
 /// What the looks say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Judged {
-    /// There is no master to compare with.
+    /// There is no master to compare with, or it cannot be read.
     NotCompared,
     Consistent,
     Missing(Miss),
@@ -185,6 +203,8 @@ struct Eyes<'a> {
     subject: &'a Subject,
     reads: &'a EntryReads,
     master: Option<&'a Master>,
+    /// The master cannot be read, for this reason.
+    away: Option<String>,
 }
 
 impl Eyes<'_> {
@@ -197,6 +217,9 @@ impl Eyes<'_> {
             Ok(Watched { cached, row, judged, for_ms })
         };
         let Some(first) = &look else { return watched(cached, row, Judged::NotCompared) };
+        if cached.is_no_string() {
+            return watched(cached, row, Judged::Wrong(Difference::Foreign(Foreign::NoString)));
+        }
         let mut difference = match first.verdict() {
             Verdict::Consistent => return watched(cached, row, Judged::Consistent),
             Verdict::Missing(miss) => return watched(cached, row, Judged::Missing(miss)),
@@ -227,11 +250,15 @@ impl Eyes<'_> {
     }
 
     /// The master, the cache, and where they differ the master once more, so that a change in between is no difference.
-    async fn look(&self) -> Result<(Option<Look>, Cached, Option<Option<Item>>), anyhow::Error> {
-        let Some(master) = self.master else { return Ok((None, self.cached().await?, None)) };
+    async fn look(&self) -> Result<(Option<Look>, Cached, Row), anyhow::Error> {
+        let Some(master) = self.master else { return Ok((None, self.cached().await?, Row::NotConfigured)) };
         let read_ms = now_ms();
-        let mut row = self.row(master).await?;
+        let row = self.row(master).await;
         let cached = self.cached().await?;
+        let mut row = match row {
+            Ok(row) => row,
+            Err(error) => return Ok((None, cached, Row::Unreadable(error))),
+        };
         let rules = &self.subject.rules;
         let mut look = Look {
             read_ms,
@@ -242,16 +269,22 @@ impl Eyes<'_> {
             expected_after: None,
         };
         if let Verdict::Different(_) = look.verdict() {
-            row = self.row(master).await?;
+            row = match self.row(master).await {
+                Ok(row) => row,
+                Err(error) => return Ok((None, cached, Row::Unreadable(error))),
+            };
             look.done_ms = now_ms();
             look.expected_after = Some(rules.expected(row.as_ref(), look.done_ms));
         }
-        Ok((Some(look), cached, Some(row)))
+        Ok((Some(look), cached, Row::Read(row)))
     }
 
-    async fn row(&self, master: &Master) -> Result<Option<Item>, anyhow::Error> {
+    async fn row(&self, master: &Master) -> Result<Option<Item>, String> {
+        if let Some(why) = &self.away {
+            return Err(why.clone());
+        }
         let answer = master.read_many(std::slice::from_ref(&self.subject.id)).await.pop();
-        Ok(answer.context("the master gave no answer")??)
+        answer.unwrap_or(Err(MasterError::Stopped)).map_err(|error| error.to_string())
     }
 
     /// The watermark first: what it promises holds for the entry that is read after it.

@@ -1,5 +1,6 @@
 //! An explanation for people and for scripts.
 
+use anyhow::anyhow;
 use serde::Serialize;
 use serde_json::Value;
 use warmcast_cache::policy::PayloadForm;
@@ -11,7 +12,7 @@ use warmcast_proto::show;
 
 use super::surroundings::{Letters, StreamPart, Surroundings};
 use super::verdict::seconds;
-use super::{Cached, Conclusion, Finding, Known, Subject, Watched};
+use super::{Cached, Conclusion, Finding, Known, Row, Subject, Watched};
 
 /// Everything that is known about a key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -96,6 +97,11 @@ pub enum EntryPart {
 pub enum MasterPart {
     /// No `[master]` is configured.
     NotConfigured,
+    /// It could not be read.
+    Unreadable {
+        /// Why.
+        error: String,
+    },
     /// No such item.
     None,
     /// This.
@@ -126,9 +132,10 @@ impl Explanation {
             watermark_ms: watched.cached.watermark_ms,
             lag_ms: watched.cached.lag_ms(),
             master: match &watched.row {
-                None => MasterPart::NotConfigured,
-                Some(None) => MasterPart::None,
-                Some(Some(item)) => MasterPart::Row { item: show::item(item) },
+                Row::NotConfigured => MasterPart::NotConfigured,
+                Row::Unreadable(error) => MasterPart::Unreadable { error: error.clone() },
+                Row::Read(None) => MasterPart::None,
+                Row::Read(Some(item)) => MasterPart::Row { item: show::item(item) },
             },
             bucket: around.bucket,
             buckets: around.buckets,
@@ -139,10 +146,16 @@ impl Explanation {
     }
 
     /// What it means for whoever asked.
-    pub fn outcome(&self) -> Outcome {
-        match self.finding.verdict {
-            Conclusion::Consistent | Conclusion::Miss | Conclusion::NotCompared => Outcome::Done,
-            Conclusion::Behind | Conclusion::Wrong => Outcome::Problems,
+    ///
+    /// # Errors
+    /// There is a master, and it could not be read.
+    pub fn outcome(&self) -> Result<Outcome, anyhow::Error> {
+        match (self.finding.verdict, &self.master) {
+            (Conclusion::NotCompared, MasterPart::Unreadable { error }) => {
+                Err(anyhow!("the master could not be read: {error}"))
+            }
+            (Conclusion::Consistent | Conclusion::Miss | Conclusion::NotCompared, _) => Ok(Outcome::Done),
+            (Conclusion::Behind | Conclusion::Wrong, _) => Ok(Outcome::Problems),
         }
     }
 
@@ -151,6 +164,7 @@ impl Explanation {
         let Self { table, key, cache_key, bucket, buckets, .. } = self;
         let master = match &self.master {
             MasterPart::NotConfigured => "not configured".to_owned(),
+            MasterPart::Unreadable { error } => format!("not known: {error}"),
             MasterPart::None => "no such item".to_owned(),
             MasterPart::Row { item } => item.to_string(),
         };

@@ -3,12 +3,11 @@
 use serde::Serialize;
 use warmcast_cache::TablePolicy;
 use warmcast_cache::policy::WritePolicy;
-use warmcast_cache::read::Stay;
 use warmcast_common::tool::Moment;
 use warmcast_proto::entry::{EntryHeader, EntryKind};
 use warmcast_proto::position::Position;
 
-use super::{Cached, Judged, Watched, header};
+use super::{Cached, Judged, Row, Watched, header};
 use crate::verify::judge::{Difference, Miss};
 
 /// What a key comes to.
@@ -23,7 +22,7 @@ pub enum Conclusion {
     Behind,
     /// Readers see something else, and nothing on its way explains it.
     Wrong,
-    /// There is no master to compare with.
+    /// There is no master to compare with, or it could not be read.
     NotCompared,
 }
 
@@ -45,7 +44,12 @@ impl Finding {
         match &watched.judged {
             Judged::NotCompared => finding(
                 Conclusion::NotCompared,
-                "no [master] is configured: what readers see is not compared with anything".to_owned(),
+                match &watched.row {
+                    Row::Unreadable(error) => format!("the master could not be read: {error}"),
+                    Row::NotConfigured | Row::Read(_) => {
+                        "no [master] is configured: what readers see is not compared with anything".to_owned()
+                    }
+                },
             ),
             Judged::Consistent => {
                 let caught_up = match watched.for_ms {
@@ -54,9 +58,7 @@ impl Finding {
                 };
                 finding(Conclusion::Consistent, format!("{}{caught_up}", consistent(header)))
             }
-            Judged::Missing(miss) => {
-                finding(Conclusion::Miss, missing(*miss, &watched.cached, header, policy))
-            }
+            Judged::Missing(miss) => finding(Conclusion::Miss, missing(*miss, header, policy)),
             Judged::Wrong(difference) => {
                 finding(Conclusion::Wrong, wrong(difference, &watched.cached, header))
             }
@@ -90,14 +92,9 @@ fn consistent(header: Option<EntryHeader>) -> String {
 }
 
 /// Why readers see nothing, and what will change that.
-fn missing(miss: Miss, cached: &Cached, header: Option<EntryHeader>, policy: &TablePolicy) -> String {
+fn missing(miss: Miss, header: Option<EntryHeader>, policy: &TablePolicy) -> String {
     let time = header.map_or_else(String::new, |header| Moment::at_ms(header.time_ms()).to_string());
     match (miss, policy.write) {
-        (Miss::Unset, _) if !matches!(cached.stay, Some(Stay::Gone) | None) => {
-            "the key holds something that is no string: it is not ours, and changes of this item become dead letters; \
-             delete it"
-                .to_owned()
-        }
         (Miss::Unset, WritePolicy::Present) => {
             "there is no entry: the table caches what is read (write = present), and nobody has read it lately"
                 .to_owned()
@@ -184,6 +181,7 @@ fn behind(difference: &Difference, lag_ms: Option<u64>) -> String {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use warmcast_cache::read::Stay;
 
     const NOW_MS: u64 = 1_795_341_600_000;
 
@@ -197,7 +195,7 @@ mod tests {
     }
 
     fn finding(cached: Cached, judged: Judged) -> Finding {
-        Finding::of(&Watched { cached, row: None, judged, for_ms: 0 }, &TablePolicy::default())
+        Finding::of(&Watched { cached, row: Row::NotConfigured, judged, for_ms: 0 }, &TablePolicy::default())
     }
 
     #[test]
@@ -245,8 +243,5 @@ mod tests {
             let why = why(Some(kind), miss);
             assert!(why.contains(time), "{why}");
         }
-        let list = Cached { stay: Some(Stay::Unbounded), ..cached(None, Position::ZERO) };
-        let foreign = finding(list, Judged::Missing(Miss::Unset)).why;
-        assert!(foreign.contains("no string"), "{foreign}");
     }
 }

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use redis::AsyncCommands as _;
 use warmcast_cache::Cache;
 use warmcast_cache_writer::Config;
-use warmcast_cache_writer::explain::{Conclusion, ExplainArgs, Explanation, explain};
+use warmcast_cache_writer::explain::{Conclusion, EntryPart, ExplainArgs, Explanation, explain};
 use warmcast_common::daemon::{ConfigArgs, ConfigError, Outcome, OutputFormat};
 use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, ReasonClass};
 use warmcast_proto::change::{Change, ChangeKind};
@@ -91,7 +91,7 @@ async fn a_key_is_told_with_its_entry_row_shard_worker_watermark_and_dead_letter
 
     let explanation = world.explain("a").await;
     assert_eq!(explanation.finding.verdict, Conclusion::Consistent);
-    assert_eq!(explanation.outcome(), Outcome::Done);
+    assert_eq!(explanation.outcome().unwrap(), Outcome::Done);
     let json = serde_json::to_value(&explanation).unwrap();
     let row = serde_json::json!({"id": {"S": "a"}, "color": {"S": "red"}});
     assert_eq!((&json["entry"]["kind"], &json["entry"]["sequence"]), (&"live".into(), &"7".into()));
@@ -123,17 +123,19 @@ async fn an_entry_that_nothing_on_its_way_explains_is_wrong() {
     world.plant_change(&change("denied", 9, ChangeKind::Delete, "")).await;
     world.put_row("foreign", "red").await;
     let () = world.admin.clone().set(redis_key("foreign"), "theirs").await.unwrap();
+    let _: i64 = world.admin.clone().lpush(redis_key("list"), "theirs").await.unwrap();
     world.set_watermark(now_ms() + 60_000).await;
     for (key, expected) in [
         ("old", "these attributes differ: color"),
         ("back", "was deleted and is back"),
         ("denied", "the entry denies it"),
         ("foreign", "no entry of this version"),
+        ("list", "no string"),
     ] {
         let explanation = world.explain(key).await;
         assert_eq!(explanation.finding.verdict, Conclusion::Wrong, "{key}: {explanation:?}");
         assert!(explanation.finding.why.contains(expected), "{}", explanation.finding.why);
-        assert_eq!(explanation.outcome(), Outcome::Problems);
+        assert_eq!(explanation.outcome().unwrap(), Outcome::Problems);
     }
     // An attribute that the region is not sent is not compared.
     let others = ExplainArgs { attributes: Some(vec!["id".to_owned()]), ..args("old") };
@@ -152,7 +154,7 @@ async fn a_change_that_may_be_on_its_way_is_no_mismatch_and_is_waited_for() {
     world.plant_change(&colored("a", 5, "blue")).await;
     world.set_watermark(now_ms() - 3_000).await;
     let behind = world.explain("a").await;
-    assert_eq!((behind.finding.verdict, behind.outcome()), (Conclusion::Behind, Outcome::Problems));
+    assert_eq!((behind.finding.verdict, behind.outcome().unwrap()), (Conclusion::Behind, Outcome::Problems));
     assert!(behind.finding.behind_ms.is_some_and(|ms| (3_000..60_000).contains(&ms)), "{behind:?}");
     let waiting = ExplainArgs { wait: 8, ..args("a") };
     let (config, change) = (world.explaining(), colored("a", 6, "red"));
@@ -172,7 +174,10 @@ async fn a_miss_is_told_with_why_and_is_safe() {
     world.plant_change(&change("invalid", 3, ChangeKind::Invalidate, "")).await;
     for (key, expected) in [("none", "there is no entry"), ("invalid", "the entry is invalid since")] {
         let explanation = world.explain(key).await;
-        assert_eq!((explanation.finding.verdict, explanation.outcome()), (Conclusion::Miss, Outcome::Done));
+        assert_eq!(
+            (explanation.finding.verdict, explanation.outcome().unwrap()),
+            (Conclusion::Miss, Outcome::Done)
+        );
         assert!(explanation.finding.why.contains(expected), "{}", explanation.finding.why);
     }
     assert_eq!(world.explain("nobody").await.finding.verdict, Conclusion::Consistent);
@@ -180,7 +185,7 @@ async fn a_miss_is_told_with_why_and_is_safe() {
     world.plant_change(&put_change("user\u{0}1", 3)).await;
     let explanation = explain(&args("user\\x001"), &world.config()).await.unwrap();
     assert_eq!(explanation.finding.verdict, Conclusion::NotCompared);
-    assert!(matches!(explanation.entry, warmcast_cache_writer::explain::EntryPart::Entry { .. }));
+    assert!(matches!(explanation.entry, EntryPart::Entry { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,6 +204,12 @@ async fn what_is_no_key_or_table_is_refused_and_a_cache_that_is_away_is_an_error
         let refused = error.downcast_ref::<ConfigError>().unwrap_or_else(|| panic!("{error:?}"));
         assert!(refused.to_string().contains(expected), "{refused}");
     }
+    // While the master is away everything else is told all the same.
+    world.plant_change(&put_change("a", 3)).await;
+    let mut away = world.explaining();
+    away.fallback.as_mut().unwrap().dynamodb.endpoint = Some("http://127.0.0.1:1".to_owned());
+    let explanation = explain(&args("a"), &away).await.unwrap();
+    assert!(matches!(explanation.entry, EntryPart::Entry { .. }) && explanation.outcome().is_err());
     world.redis.kill();
     let error = explain(&args("a"), &world.explaining()).await.unwrap_err();
     assert!(error.downcast_ref::<ConfigError>().is_none(), "{error:?}");

@@ -192,6 +192,27 @@ async fn a_replay_that_is_stopped_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_invalid_and_not_yet_filled_when_it_was_killed_is_filled_by_the_next_run() {
+    let world = World::new(1).await;
+    world.put_into_master("a", "red").await;
+    world.put(frame(&[put_change("a", 3)])).await;
+    let config = world.with_master();
+    let mut away = config.clone();
+    let fallback = away.fallback.as_mut().unwrap();
+    fallback.dynamodb.endpoint = Some("http://127.0.0.1:1".to_owned());
+    fallback.filler.hold = std::time::Duration::from_millis(200);
+    let (args, never) = (args(), CancellationToken::new());
+    tokio::select! {
+        report = replay(&args, &away, &never) => panic!("{report:?}"),
+        () = until("the key is not what it was", async || world.entry("a").await.is_some()) => {}
+    }
+    assert!(matches!(world.entry("a").await.unwrap().0.kind(), EntryKind::Invalid | EntryKind::Held));
+    let report = world.replay(&args, &config).await;
+    assert_eq!((report.went_on, report.counts.lacked, report.counts.refilled.filled), (true, 0, 1));
+    assert_eq!(world.entry("a").await.unwrap().0.kind(), EntryKind::Filled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused_with_what_would_and_nothing_is_written() {
     let world = World::new(1).await;
     world.put_into_master("a", "red").await;
