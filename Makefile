@@ -10,7 +10,7 @@ SETUP := sandbox/setup.sh
 DENY := .tools/bin/cargo-deny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet regions bench-reader bench-bytes test lint fmt
+.PHONY: help demo fleet regions repairs bench-reader bench-bytes test lint fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -29,6 +29,11 @@ regions: ## One of four regions is gone under load: what the others notice, and 
 	@$(SETUP) compiler
 	@$(CARGO) build --locked --release --workspace --bins
 	@target/release/sandbox regions $(ARGS)
+
+repairs: ## Data goes missing or wrong under load, and is mended by the operators' commands. A few minutes.
+	@$(SETUP) compiler redis
+	@$(CARGO) build --locked --release --workspace --bins
+	@target/release/sandbox repairs $(ARGS)
 
 bench-reader: ## The bidders' Reader beside a plain Redis client, on one server. About 2 minutes.
 	@$(SETUP) compiler redis

@@ -12,8 +12,10 @@ use warmcast_sandbox::demo::DemoOptions;
 use warmcast_sandbox::dynamodb::Flavour;
 use warmcast_sandbox::fleet::{FleetOptions, Scenario};
 use warmcast_sandbox::regions::{self, RegionKind, RegionsOptions, RigOptions};
+use warmcast_sandbox::repairs::{self, RepairsOptions};
 use warmcast_sandbox::report::Output;
 use warmcast_sandbox::screen::Mode;
+use warmcast_sandbox::up::Contents;
 use warmcast_sandbox::workload::WorkloadOptions;
 use warmcast_sandbox::world::WorldOptions;
 
@@ -29,7 +31,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Make traffic, watch it arrive in every region, and compare every row at the end.
     Demo(DemoArgs),
-    /// Bring up the world without traffic and keep it until SIGINT or SIGTERM.
+    /// Bring up the world and keep it until SIGINT or SIGTERM, without traffic or with some.
     Up(UpArgs),
     /// Hold auctions in the world of `sandbox up`, and tell how the lookups of their profiles went.
     Bidder(BidderArgs),
@@ -43,7 +45,19 @@ pub(crate) enum Command {
     /// Let one of several regions fail under load, and judge what the others notice and how it catches up.
     #[command(after_help = REGIONS_EXAMPLES)]
     Regions(RegionsArgs),
+    /// Let data go missing or wrong under load, run what operators run, and judge whether it is mended.
+    #[command(after_help = REPAIRS_EXAMPLES)]
+    Repairs(RepairsArgs),
 }
+
+const REPAIRS_EXAMPLES: &str = "\
+Examples:
+  sandbox repairs                                      a region's Redis is flushed, then backfilled
+  sandbox repairs --scenario planted                   two wrong entries are found, explained and repaired
+  sandbox repairs --scenario dropped --drop-s 60       a region's records are lost for a minute, then replayed
+  sandbox repairs --scenario healthy --output json     what verification says of a region where all is well
+
+Exit code 0: every target met. 1: the verdict is FAIL, or there is none. 130: interrupted.";
 
 const REGIONS_EXAMPLES: &str = "\
 Examples:
@@ -81,7 +95,10 @@ pub(crate) struct UpArgs {
     pub(crate) world: WorldArgs,
     /// Write profiles of about so many users before it is ready; 0 for none.
     #[arg(long, default_value_t = 0)]
-    pub(crate) users: u64,
+    users: u64,
+    /// Then go on to write so many of them a second; 0 for none.
+    #[arg(long, default_value_t = 0)]
+    rate: u32,
     /// Where to write the endpoints as JSON, once everything is ready.
     #[arg(long, value_name = "FILE")]
     pub(crate) endpoints: PathBuf,
@@ -428,6 +445,71 @@ impl RegionsArgs {
     }
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct RepairsArgs {
+    /// What goes wrong.
+    #[arg(long, value_enum, default_value_t)]
+    scenario: repairs::Scenario,
+    /// Target regions, 1 to 8; it happens in the last.
+    #[arg(long, default_value_t = 2)]
+    regions: usize,
+    /// Rows of the table.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rows: u64,
+    /// Writes a second.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// How long the load lasts before anything goes wrong. By default as long as the scenario needs.
+    #[arg(long)]
+    baseline_s: Option<u64>,
+    /// How long records are lost.
+    #[arg(long, default_value_t = 600)]
+    drop_s: u64,
+    /// Keys that are looked at in a healthy region.
+    #[arg(long, default_value_t = 10_000)]
+    sample: u64,
+    /// When they are looked at again.
+    #[arg(long, default_value = "1m,5m,10m")]
+    looks: String,
+    /// The backfill's read units a second. By default as many as this machine serves: nobody bills them.
+    #[arg(long, default_value_t = 1_000_000)]
+    read_units_per_s: u64,
+    /// The most bytes a second that the backfill sends.
+    #[arg(long, default_value_t = 64 << 20)]
+    bytes_per_s: u64,
+    /// Seed of the traffic.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl RepairsArgs {
+    pub(crate) fn options(self) -> RepairsOptions {
+        RepairsOptions {
+            scenario: self.scenario,
+            regions: self.regions,
+            rows: self.rows,
+            rate: self.rate,
+            baseline: self.baseline_s.map(Duration::from_secs),
+            drop: Duration::from_secs(self.drop_s),
+            sample: self.sample,
+            looks: self.looks,
+            read_units_per_s: self.read_units_per_s,
+            bytes_per_s: self.bytes_per_s,
+            seed: self.seed,
+            output: self.output,
+        }
+    }
+}
+
+impl UpArgs {
+    pub(crate) fn contents(&self) -> Contents {
+        Contents { users: self.users, rate: self.rate }
+    }
+}
+
 impl WorldArgs {
     pub(crate) fn options(&self) -> WorldOptions {
         WorldOptions {
@@ -449,6 +531,7 @@ impl DemoArgs {
             writes_min: self.writes_min,
             keys_min: self.keys,
             keys_max: self.keys_max.max(self.keys),
+            keys_loaded: 0,
             rate: self.rate,
             ceiling: Duration::from_secs(self.ceiling_s),
             seed: self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),

@@ -1,10 +1,11 @@
 //! The real daemons as child processes: their configuration files, their start, their end.
 
 mod config;
+mod output;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use config::{
     AggregatorConfig, Batch, CacheWriterConfig, KinesisConfig, LogConfig, Master, RedisConfig, RegionConfig,
     State, TableConfig, Watermark,
 };
+
+pub use output::CommandOutput;
 
 /// The stream's name in every region.
 pub const STREAM: &str = "warmcast";
@@ -63,6 +66,14 @@ pub enum DaemonError {
     /// The process.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// Another command of its program could not be run, or its output not be read.
+    #[error("cannot run `{command}`: {source}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// What failed.
+        source: io::Error,
+    },
 }
 
 /// A daemon and its place: it can be killed and started again. Dropping it kills it.
@@ -198,21 +209,50 @@ impl Daemon {
     /// The executable is missing or cannot be executed.
     pub fn start(&mut self) -> Result<(), DaemonError> {
         if self.process.is_none() {
-            let mut command = Command::new(find_binary(self.program)?);
-            command.arg("run").arg("--config").arg(&self.config);
-            for setting in &self.settings {
-                command.arg("--set").arg(setting);
-            }
-            // The configuration file alone decides: the caller's AWS_* and the like must not reach a daemon.
-            command.env_clear();
-            for kept in ["PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE"] {
-                if let Some(value) = std::env::var_os(kept) {
-                    command.env(kept, value);
-                }
-            }
+            let command = self.command_line(&["run"])?;
             self.process = Some(Process::spawn(&self.name, command, &self.log)?);
         }
         Ok(())
+    }
+
+    /// Runs another command of its program, to its end, with the same configuration: `["status", "--output", "json"]`.
+    /// Whether the daemon itself runs does not matter. Dropping the future kills the command.
+    ///
+    /// # Errors
+    /// The executable is missing or cannot be executed. How the command ended is no error here.
+    pub async fn command(&self, arguments: &[&str]) -> Result<CommandOutput, DaemonError> {
+        let mut command = self.command_line(arguments)?;
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let line = format!("{} {}", self.program, arguments.join(" "));
+        match command.output().await {
+            Ok(output) => Ok(CommandOutput::new(line, output)),
+            Err(source) => Err(DaemonError::Command { command: line, source }),
+        }
+    }
+
+    fn command_line(&self, arguments: &[&str]) -> Result<Command, DaemonError> {
+        let mut command = Command::new(find_binary(self.program)?);
+        command.args(arguments).arg("--config").arg(&self.config);
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        clean_environment(&mut command);
+        Ok(command)
+    }
+
+    /// Its configuration file, which its settings are not in.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// The directory that its executable is in.
+    ///
+    /// # Errors
+    /// The executable is missing.
+    pub fn binaries(&self) -> Result<PathBuf, DaemonError> {
+        let binary = find_binary(self.program)?;
+        Ok(binary.parent().unwrap_or_else(|| Path::new(".")).to_owned())
     }
 
     /// `aggregator`, `cache-writer-<region>`, or the name in a fleet.
@@ -297,6 +337,16 @@ impl Daemon {
         let status = process.terminate(STOP_PATIENCE).await?;
         self.log.end_run();
         Ok(Some(status))
+    }
+}
+
+/// The configuration file alone decides: the caller's AWS_* and the like must not reach a daemon.
+pub fn clean_environment(command: &mut Command) {
+    command.env_clear();
+    for kept in ["PATH", "HOME", "TMPDIR", "RUST_LOG", "RUST_BACKTRACE"] {
+        if let Some(value) = std::env::var_os(kept) {
+            command.env(kept, value);
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub mod screen;
 pub mod demo;
 pub mod fleet;
 pub mod regions;
+pub mod repairs;
 pub mod bench;
 
 pub use log::{LineMissing, Log, Stats};

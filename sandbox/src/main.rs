@@ -13,6 +13,7 @@ use warmcast_sandbox::bench::{self, BenchError};
 use warmcast_sandbox::demo::{self, DemoError};
 use warmcast_sandbox::fleet::{self, FleetError};
 use warmcast_sandbox::regions::{self, RegionsError};
+use warmcast_sandbox::repairs::{self, RepairsError};
 use warmcast_sandbox::{bidder, up};
 
 use args::{Bench, Cli, Command};
@@ -61,7 +62,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Err(error) => Err(error.into()),
         },
         Command::Up(args) => {
-            up::run(&args.world.options(), args.users, &args.endpoints, stop).await?;
+            up::run(&args.world.options(), args.contents(), &args.endpoints, stop).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Bidder(args) => {
@@ -85,6 +86,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
             Ok(_) => Ok(ExitCode::FAILURE),
             Err(error @ FleetError::Interrupted) => {
+                tracing::error!("{error}");
+                Ok(ExitCode::from(130))
+            }
+            Err(error) => Err(error.into()),
+        },
+        Command::Repairs(args) => match repairs::run(args.options(), stop).await {
+            Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
+            Ok(_) => Ok(ExitCode::FAILURE),
+            Err(error @ RepairsError::Interrupted) => {
                 tracing::error!("{error}");
                 Ok(ExitCode::from(130))
             }

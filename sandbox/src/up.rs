@@ -1,16 +1,18 @@
-//! `sandbox up`: the world without traffic, until it is told to stop.
+//! `sandbox up`: the world, until it is told to stop; without traffic, or with as much as is asked for.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::STREAM;
 use crate::measure::Probes;
-use crate::workload::{self, Progress, WorkloadError, WorkloadOptions};
+use crate::workload::{self, Ledger, Progress, WorkloadError, WorkloadOptions};
 use crate::world::{World, WorldError, WorldOptions};
 
 /// How often the child processes are looked after.
@@ -50,9 +52,12 @@ pub enum UpError {
     /// It did not come up, or did not stop cleanly.
     #[error(transparent)]
     World(#[from] WorldError),
-    /// The first rows could not be written.
+    /// Rows could not be written.
     #[error(transparent)]
     Rows(#[from] WorkloadError),
+    /// A task of the sandbox itself ended by a panic.
+    #[error("a task of the sandbox failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
     /// The endpoints file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Endpoints {
@@ -73,13 +78,22 @@ pub enum UpError {
     },
 }
 
-/// Brings up the world, writes traffic over so many `users` (0: none), writes the endpoints, and keeps it until `stop`.
+/// What is in the world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Profiles of about so many users are written before it is ready; 0: none.
+    pub users: u64,
+    /// Writes a second from then on; 0: none.
+    pub rate: u32,
+}
+
+/// Brings up the world with its contents, writes the endpoints, and keeps it until `stop`.
 ///
 /// # Errors
 /// See [`UpError`]; every child process is stopped in any case.
 pub async fn run(
     options: &WorldOptions,
-    users: u64,
+    contents: Contents,
     file: &Path,
     stop: CancellationToken,
 ) -> Result<(), UpError> {
@@ -89,10 +103,14 @@ pub async fn run(
     };
     let outcome = async {
         tokio::select! {
-            written = write_users(&world, users) => written?,
+            written = write_users(&world, contents.users) => written?,
             () = stop.cancelled() => return Ok(()),
         }
-        keep(&mut world, file, &stop).await
+        let mut traffic = JoinSet::new();
+        if contents.rate > 0 {
+            traffic.spawn(write_on(&world, contents));
+        }
+        keep(&mut world, &mut traffic, file, &stop).await
     }
     .await;
     let stopped = world.stop().await;
@@ -105,24 +123,54 @@ async fn write_users(world: &World, users: u64) -> Result<(), UpError> {
     if users == 0 {
         return Ok(());
     }
+    write(world, WorkloadOptions { keys_min: users, ceiling: WRITING_PATIENCE, ..traffic(world, users) })
+        .await?;
+    Ok(())
+}
+
+/// The same users' profiles again and again, until it is dropped.
+fn write_on(
+    world: &World,
+    contents: Contents,
+) -> impl Future<Output = Result<Ledger, WorkloadError>> + Send + 'static {
     let options = WorkloadOptions {
+        writes_min: u64::MAX,
+        rate: contents.rate,
+        ceiling: Duration::MAX,
+        ..traffic(world, contents.users.max(WRITERS as u64))
+    };
+    write(world, options)
+}
+
+fn traffic(world: &World, users: u64) -> WorkloadOptions {
+    WorkloadOptions {
         table: world.tables().first().cloned().unwrap_or_default(),
         writers: WRITERS.min(usize::try_from(users).unwrap_or(WRITERS)),
         duration: Duration::ZERO,
         writes_min: 0,
-        keys_min: users,
+        keys_min: 0,
         keys_max: users.next_multiple_of(WRITERS as u64),
+        keys_loaded: 0,
         rate: 0,
-        ceiling: WRITING_PATIENCE,
+        ceiling: Duration::ZERO,
         seed: 1,
-    };
-    let (probes, _) = Probes::channels(0);
-    let progress = std::sync::Arc::new(Progress::default());
-    workload::run(world.dynamodb(), options, progress, probes, CancellationToken::new()).await?;
-    Ok(())
+    }
 }
 
-async fn keep(world: &mut World, file: &Path, stop: &CancellationToken) -> Result<(), UpError> {
+fn write(
+    world: &World,
+    options: WorkloadOptions,
+) -> impl Future<Output = Result<Ledger, WorkloadError>> + Send + 'static {
+    let (probes, _) = Probes::channels(0);
+    workload::run(world.dynamodb(), options, Arc::new(Progress::default()), probes, CancellationToken::new())
+}
+
+async fn keep(
+    world: &mut World,
+    traffic: &mut JoinSet<Result<Ledger, WorkloadError>>,
+    file: &Path,
+    stop: &CancellationToken,
+) -> Result<(), UpError> {
     let endpoints = endpoints(world);
     let failed = |source| UpError::Endpoints { path: file.to_owned(), source };
     print(&endpoints, world, file).map_err(failed)?;
@@ -132,6 +180,7 @@ async fn keep(world: &mut World, file: &Path, stop: &CancellationToken) -> Resul
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            Some(written) = traffic.join_next() => drop(written??),
             _ = looks.tick() => if let Some(what) = world.ended() {
                 world.keep_directory();
                 let directory = world.directory().to_owned();
@@ -165,6 +214,9 @@ fn print(endpoints: &Endpoints, world: &World, file: &Path) -> io::Result<()> {
     }
     writeln!(output, "logs      {}", world.directory().display())?;
     writeln!(output, "endpoints {}", file.display())?;
+    for daemon in world.daemons() {
+        writeln!(output, "configuration of {}  {}", daemon.name(), daemon.config().display())?;
+    }
     writeln!(output, "a bidder  sandbox bidder --endpoints {}", file.display())?;
     writeln!(output, "Any credentials and any region will do. Ctrl-C stops everything.")
 }

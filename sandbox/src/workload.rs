@@ -4,6 +4,8 @@
 //! before it goes on. Existing keys are chosen by Zipf's law, new users arrive all the time. Each writer draws
 //! from its own generator, seeded by the run's seed: the same seed gives the same sequence of writes per writer.
 
+mod load;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,8 @@ use crate::entry::now_ms;
 use crate::measure::{Probe, Probes};
 use crate::profile;
 use crate::world::KEY_ATTRIBUTE;
+
+pub use load::load;
 
 /// A write that fails is sent again: every write sets a state, so sending it twice does no harm.
 const ATTEMPTS_MAX: u32 = 20;
@@ -51,6 +55,8 @@ pub struct WorkloadOptions {
     pub keys_min: u64,
     /// No more distinct keys than this: bounds the table, the cache and the memory.
     pub keys_max: u64,
+    /// The first so many of the keys have a row already, written by [`load`] and nobody since.
+    pub keys_loaded: u64,
     /// Writes a second over all writers; 0 for as fast as DynamoDB answers.
     pub rate: u32,
     /// It ends after this time even if the minimum is not reached.
@@ -173,7 +179,7 @@ pub async fn run(
         let writer = Writer {
             client: client.clone(),
             rng: StdRng::seed_from_u64(options.seed.wrapping_mul(writers).wrapping_add(index)),
-            users: Users { first: index, stride: writers, states: Vec::new() },
+            users: Users::new(index, writers, options.keys_loaded),
             options: Arc::clone(&options),
             progress: Arc::clone(&progress),
             probes: probes.clone(),
@@ -223,6 +229,12 @@ enum Step {
 }
 
 impl Users {
+    fn new(first: u64, stride: u64, loaded: u64) -> Self {
+        let own = usize::try_from(loaded.saturating_sub(first).div_ceil(stride)).unwrap_or_default();
+        let states = vec![User { version: 1, exists: true, deletions: 0 }; own];
+        Self { first, stride, states }
+    }
+
     fn cookie_id(&self, index: usize) -> String {
         profile::cookie_id(self.first + self.stride * index as u64)
     }

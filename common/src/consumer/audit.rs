@@ -21,7 +21,7 @@ use super::concurrent::for_each;
 use super::lineage::{Lineage, Unconnected};
 use super::listings::Listings;
 use super::newcomers::{newcomers, onset};
-use super::parked::ParkedLanes;
+use super::parked::{LaneStart, ParkedLanes};
 use super::source::{Listing, Shard, SourceError, StreamSource};
 use super::store::{Begin, Lease, Progressed, StateStore, StoreError, StreamState};
 use super::worker::Worker;
@@ -197,13 +197,17 @@ impl<S: StreamSource> Audit<S> {
         })
     }
 
-    /// Lanes that were added begin with the oldest record of these shards, which were finished without them.
+    /// Lanes that were added begin with the oldest record of these shards, which were finished without them, or have begun
+    /// when every shard is read for them.
     async fn welcome(&self, leases: &[Lease], finished: &[Shard]) -> Result<bool, AuditError> {
         if self.lanes.lanes.is_empty() {
             return Ok(false);
         }
         let known = self.store().lanes().await?;
-        let newcomers = newcomers(&self.lanes.lanes, &known, self.stream(), leases);
+        for lane in newcomers(&self.lanes.lanes, LaneStart::Now, &known, self.stream(), leases) {
+            self.store().lane_begun(&lane, self.stream(), now_ms()).await?;
+        }
+        let newcomers = newcomers(&self.lanes.lanes, LaneStart::TrimHorizon, &known, self.stream(), leases);
         if newcomers.is_empty() {
             return Ok(false);
         }

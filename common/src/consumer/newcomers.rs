@@ -4,7 +4,7 @@
 //! Shards that are read are theirs from their oldest record when their tenures begin with them. One that was finished
 //! has no lease any more, though its records are there for hours: it gets one again, finished, with the new lanes
 //! parked at its start. That is done once, when no shard is read without them: then nothing more is finished without
-//! them.
+//! them. Lanes that begin with what comes from now on have begun by then, and want nothing of finished shards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,16 +14,18 @@ use super::lanes::Lanes;
 use super::parked::{Lane, LaneOnset, LaneStart, ParkReason, Parked};
 use super::store::{LaneState, Lease};
 
-/// The lanes that are to begin on finished shards now. `known` is what the state table has of lanes.
+/// The lanes with this start that have not begun, and that no shard is read without: those that begin with the oldest
+/// record are to begin on finished shards now, the others have begun. `known` is what the state table has of lanes.
 pub(super) fn newcomers(
     lanes: &[Lane],
+    start: LaneStart,
     known: &BTreeMap<String, LaneState>,
     stream: &str,
     leases: &[Lease],
 ) -> BTreeSet<String> {
     let is_new = |lane: &&Lane| {
         let has_begun = known.get(&*lane.name).is_some_and(|state| state.begun.contains(stream));
-        lane.start == LaneStart::TrimHorizon && !has_begun
+        lane.start == start && !has_begun
     };
     let is_read_everywhere = |lane: &&Lane| {
         let open = |lease: &&Lease| lease.has_started() && !lease.checkpoint.is_end();
@@ -85,12 +87,16 @@ mod tests {
         let ended = lease("c", "shard-end", &["old"]);
         let of = |leases: &[&Lease]| {
             let leases: Vec<Lease> = leases.iter().map(|lease| (*lease).clone()).collect();
-            newcomers(&lanes(), &known(), "s", &leases)
+            newcomers(&lanes(), LaneStart::TrimHorizon, &known(), "s", &leases)
         };
         assert_eq!(of(&[&with, &ended]), new);
         assert_eq!(of(&[&with, &without]), BTreeSet::new(), "that one may end without it");
         let other: BTreeSet<String> = ["new".to_owned(), "old".to_owned()].into();
-        assert_eq!(newcomers(&lanes(), &known(), "another", &[]), other);
+        assert_eq!(newcomers(&lanes(), LaneStart::TrimHorizon, &known(), "another", &[]), other);
+        let now = |leases: &[Lease]| newcomers(&lanes(), LaneStart::Now, &known(), "s", leases);
+        assert_eq!(now(&[with, ended.clone()]), BTreeSet::new(), "the first is read without it");
+        let later: BTreeSet<String> = ["later".to_owned()].into();
+        assert_eq!(now(&[lease("a", "after:1", &["later"]), ended]), later);
     }
 
     #[test]

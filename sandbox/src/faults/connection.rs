@@ -28,6 +28,8 @@ use super::put_records::{Answer, Encoding, EncodingError, Entry, EntryAnswer, Pu
 use super::{Second, Shared};
 
 const PUT_RECORDS: &str = "Kinesis_20131202.PutRecords";
+/// What a record that was lost is said to have got.
+const LOST_SEQUENCE: &str = "49500000000000000000000000000000000000000000000000000000";
 
 /// Why a request cannot be answered: the connection is cut.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +142,7 @@ impl Connection {
         pending().await
     }
 
-    /// Sends the request to the server, without the entries that are rejected.
+    /// Sends the request to the server, without the entries that are rejected or lost.
     async fn pass(
         &self,
         head: request::Parts,
@@ -153,17 +155,21 @@ impl Connection {
         };
         let mut call: PutRecords = encoding.read(&body)?;
         self.count_entries(&call);
-        let rejected = self.reject(&call, faults).await;
-        if rejected.iter().all(Option::is_none) {
+        let kept = self.keep(&call, faults).await;
+        if kept.iter().all(Option::is_none) {
             let (head, answer) = self.send(head, body.clone()).await?;
             self.note(&call, &head, encoding, &answer);
             return Ok(Response::from_parts(head, Full::new(answer)));
         }
-        self.shared.count(|second| second.entries_rejected += rejected.iter().flatten().count() as u64);
-        let mut is_rejected = rejected.iter().map(Option::is_some);
-        call.entries.retain(|_| !is_rejected.next().unwrap_or(false));
+        let rejected = kept.iter().flatten().filter(|answer| answer.code.is_some()).count();
+        self.shared.count(|second| {
+            second.entries_rejected += rejected as u64;
+            second.entries_lost += (kept.iter().flatten().count() - rejected) as u64;
+        });
+        let mut is_kept = kept.iter().map(Option::is_some);
+        call.entries.retain(|_| !is_kept.next().unwrap_or(false));
         if call.entries.is_empty() {
-            let answer = join(rejected, Answer::default()).ok_or(Trouble::Answer)?;
+            let answer = join(kept, Answer::default()).ok_or(Trouble::Answer)?;
             return own_answer(StatusCode::OK, encoding, &answer);
         }
         let (mut head, answer) = self.send(head, encoding.write(&call)?.into()).await?;
@@ -171,32 +177,34 @@ impl Connection {
         if head.status != StatusCode::OK {
             return Ok(Response::from_parts(head, Full::new(answer)));
         }
-        let answer = join(rejected, encoding.read(&answer)?).ok_or(Trouble::Answer)?;
+        let answer = join(kept, encoding.read(&answer)?).ok_or(Trouble::Answer)?;
         let answer = encoding.write(&answer)?;
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(answer.len()));
         Ok(Response::from_parts(head, Full::new(answer.into())))
     }
 
-    /// Of each entry, the answer if the faults reject it.
-    async fn reject(&self, call: &PutRecords, faults: &Faults) -> Vec<Option<EntryAnswer>> {
-        let mut rejected = vec![None; call.entries.len()];
-        if !faults.rejects_entries() {
-            return rejected;
+    /// Of each entry, the answer if the faults keep it from the server.
+    async fn keep(&self, call: &PutRecords, faults: &Faults) -> Vec<Option<EntryAnswer>> {
+        let mut kept = vec![None; call.entries.len()];
+        if !faults.keeps_entries() {
+            return kept;
         }
         let stream = stream_of(call);
         let shards = self.shared.shards.of(stream).await;
         let now = self.shared.started.elapsed();
         let (mut dice, mut buckets) = (self.shared.dice.lock(), self.shared.buckets.lock());
-        for (entry, answer) in call.entries.iter().zip(&mut rejected) {
+        for (entry, answer) in call.entries.iter().zip(&mut kept) {
             let shard = shards.shard_of(entry.hash_key());
             let fits = faults.capacity.is_none_or(|of| buckets.take(shard, entry.bytes(), of, now));
             if !fits {
                 *answer = Some(EntryAnswer::throttled(shard, stream));
             } else if happens(faults.entry_failures, &mut *dice) {
                 *answer = Some(EntryAnswer::internal_failure());
+            } else if happens(faults.entry_losses, &mut *dice) {
+                *answer = Some(EntryAnswer::taken(shard.to_owned(), LOST_SEQUENCE.to_owned()));
             }
         }
-        rejected
+        kept
     }
 
     /// Counts what the server did with the entries, and looks for shards that are new.

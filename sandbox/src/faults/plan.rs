@@ -8,8 +8,8 @@ use super::capacity::Capacity;
 
 /// What is wrong with a region. The default is nothing.
 ///
-/// All of it is about every request, except for `capacity` and `entry_failures`, which are about the entries of
-/// PutRecords.
+/// All of it is about every request, except for `capacity`, `entry_failures` and `entry_losses`, which are about the
+/// entries of PutRecords.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
     /// Connections are refused, and those that are there end.
@@ -27,6 +27,9 @@ pub struct Faults {
     pub capacity: Option<Capacity>,
     /// The share of entries, 0 to 1, that are answered with `InternalFailure`.
     pub entry_failures: f64,
+    /// The share of entries, 0 to 1, that are answered as taken and do not reach the server. No service does that: it
+    /// stands for whatever loses data behind everybody's back, which only a repair mends.
+    pub entry_losses: f64,
 }
 
 impl Faults {
@@ -124,9 +127,15 @@ impl Faults {
         Fate::Passes { after }
     }
 
-    /// Whether entries of PutRecords may be rejected.
-    pub(super) fn rejects_entries(&self) -> bool {
-        self.capacity.is_some() || self.entry_failures > 0.0
+    /// Every record is lost, and whoever sends them is told that all is well.
+    #[must_use]
+    pub fn losing_records() -> Self {
+        Self { entry_losses: 1.0, ..Self::default() }
+    }
+
+    /// Whether entries of PutRecords may be kept from the server.
+    pub(super) fn keeps_entries(&self) -> bool {
+        self.capacity.is_some() || self.entry_failures > 0.0 || self.entry_losses > 0.0
     }
 }
 

@@ -182,6 +182,29 @@ async fn a_share_of_the_entries_fails_and_the_rest_lands() {
 }
 
 #[tokio::test]
+async fn lost_entries_are_answered_as_taken_and_never_reach_the_server() {
+    let world = World::start().await;
+    world.proxy.set(Faults { entry_losses: 0.5, ..Faults::default() });
+    let answer = world.put(&[(0, 1); 200]).await.unwrap();
+    assert_eq!((codes(&answer), answer.failed_record_count), (vec![None; 200], Some(0)));
+    assert!(
+        answer.records.iter().all(|record| record.shard_id.is_some() && record.sequence_number.is_some())
+    );
+    let landed = world.landed().await.len() as u64;
+    assert!((60..140).contains(&landed), "{landed}");
+    let total = world.proxy.total();
+    assert_eq!((total.entries, total.entries_taken, total.entries_rejected), (200, landed, 0));
+    assert_eq!(total.entries_lost, 200 - landed);
+
+    // A call of which nothing is left does not reach the server.
+    world.proxy.set(Faults::losing_records());
+    assert_eq!(codes(&world.put(&[(1, 1), (2, 1)]).await.unwrap()), [None, None]);
+    world.proxy.clear();
+    world.put(&[(1, 1)]).await.unwrap();
+    assert_eq!(world.landed().await.len() as u64, landed + 1);
+}
+
+#[tokio::test]
 async fn whole_calls_fail_with_the_services_errors() {
     let world = World::start().await;
     for (error, code, status) in [

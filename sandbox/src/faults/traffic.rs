@@ -27,6 +27,8 @@ pub struct Second {
     /// Of these, those that were answered with an error code of their own, by the proxy or by the server. The rest was
     /// in calls that failed as a whole.
     pub entries_rejected: u64,
+    /// Of these, those that were answered as taken and did not reach the server.
+    pub entries_lost: u64,
 }
 
 impl AddAssign for Second {
@@ -38,6 +40,7 @@ impl AddAssign for Second {
         self.entry_bytes += other.entry_bytes;
         self.entries_taken += other.entries_taken;
         self.entries_rejected += other.entries_rejected;
+        self.entries_lost += other.entries_lost;
     }
 }
 

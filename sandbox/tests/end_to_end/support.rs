@@ -58,6 +58,7 @@ impl Traffic {
             writes_min: u64::MAX,
             keys_min: u64::MAX,
             keys_max: 600,
+            keys_loaded: 0,
             rate: 300,
             ceiling: Duration::from_secs(300),
             seed: 20_240_229,
