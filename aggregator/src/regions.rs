@@ -244,7 +244,9 @@ async fn wait(
 }
 
 fn passes(error: &StoreError) -> bool {
-    matches!(error, StoreError::Call(call) if matches!(call.class, Class::Throttled | Class::Transient))
+    // A fleet that begins makes its state table first.
+    let heals = |class| matches!(class, Class::Throttled | Class::Transient | Class::NotFound);
+    matches!(error, StoreError::Call(call) if heals(call.class))
 }
 
 /// The streams that the tables have and had, and whatever stream a region was ever fed from.

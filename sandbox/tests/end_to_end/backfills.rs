@@ -3,17 +3,18 @@
 
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
-use warmcast_sandbox::verify;
-use warmcast_sandbox::world::{World, WorldOptions};
+use tokio::time::{Instant, timeout};
+use warmcast_sandbox::world::World;
+use warmcast_sandbox::{entry, verify};
 
 use crate::support::*;
 
-/// Rows from before the fleet began, which nobody changes: no stream has them, only a backfill brings them.
+/// Rows that nobody changes any more. They are taken out of the caches: only a backfill brings them back.
 const QUIET_ROWS: usize = 300;
 
 fn aggregator(world: &World, arguments: &[&str]) -> Command {
@@ -46,14 +47,25 @@ async fn report(child: Child) -> Json {
 const SLOW: [&str; 4] = ["--segments", "2", "--bytes-per-s", "4000"];
 const FAST: [&str; 4] = ["--segments", "2", "--bytes-per-s", "10000000"];
 
-/// Rows of backfills that the first region has taken.
-fn written(world: &World) -> u64 {
-    world.regions()[0].cache_writer().stats().total("backfills_written")
+/// Rows of backfills that the first region has got.
+fn got(world: &World) -> u64 {
+    let stats = world.regions()[0].cache_writer().stats();
+    ["written", "occupied", "too_late"].map(|what| stats.total(&format!("backfills_{what}"))).iter().sum()
 }
 
-/// Waits until it has taken more than so many.
-async fn some_rows(world: &World, more_than: u64) {
-    eventually("rows are backfilled", || async { (written(world) > more_than).then_some(()) }).await;
+/// Waits until it has got more than so many, while the command is at work.
+async fn some_rows(world: &World, command: &mut Child, more_than: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while got(world) <= more_than {
+        let ended = command.try_wait().unwrap();
+        assert!(
+            ended.is_none() && Instant::now() < deadline,
+            "{} rows, {ended:?}\n{}",
+            got(world),
+            world.tails()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -63,28 +75,32 @@ fn signal(child: &Child, signal: Signal) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_whose_cache_was_flushed_under_live_writes_has_every_row_again() {
-    let mut world = World::start_servers(&WorldOptions::default()).await.unwrap();
-    world.aggregator_mut().set(&format!("tables.{TABLE}.initial_position=latest"));
-    for row in 0..QUIET_ROWS {
+    let mut world = world().await;
+    let quiet: Vec<String> = (0..QUIET_ROWS).map(|row| format!("quiet-{row}")).collect();
+    for key in &quiet {
         let filler = [("text".to_owned(), text(&"quiet ".repeat(40)))];
-        put(&world, TABLE, filler.into(), &format!("quiet-{row}")).await;
+        put(&world, TABLE, filler.into(), key).await;
     }
-    world.start_daemons().unwrap();
+    for key in &quiet {
+        wait_in_every_region(&world, key, is_live).await;
+    }
     for region in world.regions() {
-        let wait = ["regions", "wait", region.name(), "--timeout", "50s"];
-        assert!(ended(aggregator(&world, &wait).spawn().unwrap()).await.status.success());
+        let mut connection = region.redis().connect().await.unwrap();
+        let keys: Vec<Vec<u8>> = quiet.iter().map(|key| entry::redis_key(TABLE, key)).collect();
+        let gone: usize = redis::cmd("DEL").arg(keys).query_async(&mut connection).await.unwrap();
+        assert_eq!(gone, QUIET_ROWS);
     }
     let traffic = Traffic::start(&world);
     traffic.more(300).await;
 
     // Killed half-way, then stopped half-way: each leaves what the next goes on with.
-    let killed = backfill(&world, &SLOW);
-    some_rows(&world, 0).await;
+    let mut killed = backfill(&world, &SLOW);
+    some_rows(&world, &mut killed, 0).await;
     signal(&killed, Signal::KILL);
     assert!(!ended(killed).await.status.success());
-    let so_far = written(&world);
-    let stopped = backfill(&world, &SLOW);
-    some_rows(&world, so_far).await;
+    let so_far = got(&world);
+    let mut stopped = backfill(&world, &SLOW);
+    some_rows(&world, &mut stopped, so_far).await;
     signal(&stopped, Signal::TERM);
     let output = ended(stopped).await;
     assert_eq!(output.status.code(), Some(2));
@@ -93,7 +109,11 @@ async fn a_region_whose_cache_was_flushed_under_live_writes_has_every_row_again(
     let whole = report(backfill(&world, &FAST)).await;
     assert!(whole["resumed_from_ms"].is_u64(), "{whole:#}");
     assert!(whole["rows_per_s"].as_f64().unwrap() > 0.0, "{whole:#}");
-    some_rows(&world, QUIET_ROWS as u64 - 1).await;
+    eventually("every quiet row has come", || async {
+        let written = world.regions()[0].cache_writer().stats().total("backfills_written");
+        (written >= QUIET_ROWS as u64).then_some(())
+    })
+    .await;
 
     // Now it has everything, and loses it.
     world.regions()[0].redis().flush().await.unwrap();
