@@ -77,7 +77,7 @@ impl Default for RepairsOptions {
             rate: 1_000,
             baseline: None,
             drop: Duration::from_secs(600),
-            sample: 10_000,
+            sample: 300_000,
             looks: "1m,5m,10m".to_owned(),
             read_units_per_s: 1_000_000,
             bytes_per_s: 64 << 20,

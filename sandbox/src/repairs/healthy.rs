@@ -28,6 +28,8 @@ struct Missing {
 #[derive(Deserialize)]
 struct AtAge {
     age_s: f64,
+    different: u64,
+    of: u64,
     share: f64,
 }
 
@@ -50,8 +52,9 @@ pub(super) async fn run(mut run: Run<'_>) -> Result<(), RepairsError> {
 
 fn tell(run: &mut Run<'_>, verified: &Verified) -> Result<(), RepairsError> {
     run.figure("keys looked at", "keys", verified.looked_at as f64, Some(Target::AtLeast(1.0)))?;
-    for AtAge { age_s, share } in &verified.consistent {
+    for AtAge { age_s, different, of, share } in &verified.consistent {
         run.figure(&format!("consistent at an age of {age_s} s"), "%", 100.0 * share, None)?;
+        run.report.note(format!("{different} of {of} differ then, {:.4} % do not", 100.0 * share))?;
     }
     for Staleness { up_to_s, keys } in verified.staleness.iter().filter(|of| of.keys > 0) {
         let behind = match up_to_s {
