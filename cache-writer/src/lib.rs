@@ -16,13 +16,13 @@ pub mod source;
 pub mod unpack;
 pub mod reducer;
 pub mod freshness;
+pub mod verify;
 pub mod run;
 pub mod import;
 pub mod status;
 pub mod refill;
 pub mod redrive;
 pub mod named;
-pub mod verify;
 pub mod explain;
 pub mod replay;
 

@@ -138,6 +138,19 @@ pub enum EntryError {
 }
 
 impl EntryKind {
+    /// Its name, for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Filled => "filled",
+            Self::Tombstone => "tombstone",
+            Self::Negative => "negative",
+            Self::Invalid => "invalid",
+            Self::Held => "held",
+        }
+    }
+
     /// The letter of this kind, with or without an expiry; none: there is no such entry.
     const fn letter(self, with_expiry: bool) -> Option<u8> {
         Some(match (self, with_expiry) {

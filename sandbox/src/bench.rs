@@ -23,7 +23,7 @@ use warmcast_cache::reader::{ReadError, ReaderError};
 
 use crate::redis_server::{RedisServer, RedisServerError};
 use crate::report::{Output, Report, Target};
-use crate::usage;
+use crate::usage::{self, BUILD};
 use callers::Round;
 use clients::{CacheReader, PlainClient};
 use profiles::{KEYS_PER_CALL, Profiles};
@@ -134,11 +134,8 @@ async fn measure(options: &ReaderBenchOptions, server: &RedisServer) -> Result<R
 }
 
 async fn conditions(options: &ReaderBenchOptions, server: &RedisServer) -> Result<Vec<String>, BenchError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let cores = usage::cores();
     let threads = tokio::runtime::Handle::current().metrics().num_workers();
-    let load =
-        usage::load_average().map_or_else(String::new, |load| format!(", load average {load} before it"));
     let info: redis::InfoDict =
         redis::cmd("INFO").arg("server").query_async(&mut server.connect().await?).await?;
     let version: String = info.get("redis_version").unwrap_or_default();
@@ -152,8 +149,8 @@ async fn conditions(options: &ReaderBenchOptions, server: &RedisServer) -> Resul
             "{connections} connection(s) of each client; the Reader from the primary, without first level and master"
         ),
         format!(
-            "{build} build; {runs} run(s), each a round of {:.1} s of each client, in turns; \
-             {threads} threads for the callers; server and callers share {cores} cores{load}",
+            "{BUILD}; {runs} run(s), each a round of {:.1} s of each client, in turns; \
+             {threads} threads for the callers; server and callers share {cores}",
             round.as_secs_f64()
         ),
     ])

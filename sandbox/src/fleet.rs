@@ -24,7 +24,7 @@ use crate::master::MasterError;
 use crate::process::ProcessError;
 use crate::report::{Output, Report};
 use crate::streams::ScriptError;
-use crate::usage;
+use crate::usage::{self, BUILD};
 use handover::Going;
 use rig::Rig;
 
@@ -165,10 +165,7 @@ pub async fn run(options: FleetOptions, stop: CancellationToken) -> Result<Repor
 
 fn conditions(options: &FleetOptions) -> Vec<String> {
     let FleetOptions { live, generations, workers, runs, .. } = options;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let load =
-        usage::load_average().map_or_else(String::new, |load| format!(", load average {load} before it"));
+    let cores = usage::cores();
     vec![
         format!("{live} live shards, {} listed, {workers} workers as processes", live * generations),
         format!(
@@ -178,7 +175,7 @@ fn conditions(options: &FleetOptions) -> Vec<String> {
             options.sync_interval_ms,
             options.idle_poll_max_ms
         ),
-        format!("{build} build; runs of each scenario: {runs}; everything shares {cores} cores{load}"),
+        format!("{BUILD}; runs of each scenario: {runs}; everything shares {cores}"),
     ]
 }
 

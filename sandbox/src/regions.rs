@@ -34,7 +34,7 @@ use crate::master::MasterError;
 use crate::process::ProcessError;
 use crate::report::{Output, Report};
 use crate::streams::ScriptError;
-use crate::usage;
+use crate::usage::{self, BUILD};
 use crate::world::WorldError;
 use verdict::Allowance;
 
@@ -197,10 +197,7 @@ async fn scenario(rig: &mut Rig, report: &mut Report, options: &RegionsOptions) 
 
 fn conditions(options: &RegionsOptions) -> Vec<String> {
     let RegionsOptions { regions, rate, rig, .. } = options;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let load =
-        usage::load_average().map_or_else(String::new, |load| format!(", load average {load} before it"));
+    let cores = usage::cores();
     let kind = match rig.kind {
         RegionKind::Sink => "each a sink that applies records at once",
         RegionKind::Full => "each a Kinesis, a cache-writer and a Redis",
@@ -211,6 +208,6 @@ fn conditions(options: &RegionsOptions) -> Vec<String> {
             "{} rows of {} bytes, in a stream of {} shards, which keeps every record",
             rig.keys, rig.image_bytes, rig.table_shards
         ),
-        format!("{build} build; everything shares {cores} cores{load}"),
+        format!("{BUILD}; everything shares {cores}"),
     ]
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::daemon::DaemonError;
 use crate::report::{Output, Report};
-use crate::usage;
+use crate::usage::{self, BUILD};
 use crate::verify::VerifyError;
 use crate::workload::WorkloadError;
 use crate::world::{World, WorldError, WorldOptions};
@@ -222,13 +222,10 @@ async fn scenario(
 
 fn conditions(options: &RepairsOptions) -> Vec<String> {
     let RepairsOptions { regions, rows, rate, .. } = options;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
-    let load =
-        usage::load_average().map_or_else(String::new, |load| format!(", load average {load} before it"));
+    let cores = usage::cores();
     vec![
         format!("{regions} regions, each a Kinesis, a cache-writer and a Redis; one aggregator"),
         format!("{rows} profiles in an embedded DynamoDB, and {rate} writes a second"),
-        format!("{build} build; everything shares {cores} cores{load}"),
+        format!("{BUILD}; everything shares {cores}"),
     ]
 }

@@ -26,9 +26,19 @@ impl Usage {
     }
 }
 
+/// Which build it is that is measured.
+pub(crate) const BUILD: &str = if cfg!(debug_assertions) { "debug build" } else { "release build" };
+
+/// What everything shares, and what it was busy with before.
+pub(crate) fn cores() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let load = load_average().map_or_else(String::new, |load| format!(", load average {load} before it"));
+    format!("{cores} cores{load}")
+}
+
 /// How many threads wanted a core, on average of the last minute: more than there are cores, and time is measured on a
 /// machine that has other things to do.
-pub(crate) fn load_average() -> Option<f64> {
+fn load_average() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 

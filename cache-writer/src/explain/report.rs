@@ -216,7 +216,7 @@ impl EntryPart {
         };
         let has_item = matches!(header.kind(), EntryKind::Live | EntryKind::Filled);
         Self::Entry {
-            kind: kind_name(header.kind()),
+            kind: header.kind().as_str(),
             generation: header.position().generation(),
             sequence: header.position().sequence().to_string(),
             time_ms: header.time_ms(),
@@ -278,16 +278,5 @@ impl Letters {
         };
         let told: String = self.letters.iter().map(told).collect();
         format!("{} dead letters of this key (`redrive show`, `redrive send`):{told}", self.total)
-    }
-}
-
-const fn kind_name(kind: EntryKind) -> &'static str {
-    match kind {
-        EntryKind::Live => "live",
-        EntryKind::Filled => "filled",
-        EntryKind::Tombstone => "tombstone",
-        EntryKind::Negative => "negative",
-        EntryKind::Invalid => "invalid",
-        EntryKind::Held => "held",
     }
 }

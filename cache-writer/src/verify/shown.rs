@@ -42,7 +42,7 @@ impl ShownEntry {
         let time = |ms: u64| Moment::at_ms(ms).to_string();
         let has_payload = matches!(header.kind(), EntryKind::Live | EntryKind::Filled);
         Self {
-            kind: kind(header.kind()),
+            kind: header.kind().as_str(),
             position: Some(header.position().to_string()),
             time: Some(time(header.time_ms())),
             expires: header.expires_ms().map(time),
@@ -71,17 +71,6 @@ fn show_payload(payload: &[u8], policy: &TablePolicy) -> String {
             Err(_) => format!("{} bytes that are no item", payload.len()),
         },
         PayloadForm::Attribute(_) => cut(&String::from_utf8_lossy(payload)),
-    }
-}
-
-const fn kind(kind: EntryKind) -> &'static str {
-    match kind {
-        EntryKind::Live => "live",
-        EntryKind::Filled => "filled",
-        EntryKind::Tombstone => "tombstone",
-        EntryKind::Negative => "negative",
-        EntryKind::Invalid => "invalid",
-        EntryKind::Held => "held",
     }
 }
 

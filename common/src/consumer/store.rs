@@ -29,12 +29,11 @@ mod stream;
 mod workers;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableStatus,
-};
+use aws_sdk_dynamodb::types::TableStatus;
 
 use crate::aws::CallError;
 use crate::config::Section;
+use crate::own_table::{create_table, table_status};
 use crate::retry::{Backoff, Class};
 
 pub use gap::Gap;
@@ -126,47 +125,16 @@ impl StateStore {
         let mut pauses =
             Backoff::new(std::time::Duration::from_millis(50), std::time::Duration::from_secs(2));
         loop {
-            match self.table_status().await {
+            match table_status(&self.client, &self.table, self.target()).await {
                 Ok(Some(TableStatus::Active)) => return Ok(()),
                 Ok(_) => {}
-                Err(error) if error.class == Class::NotFound && create => self.create_table().await?,
+                Err(error) if error.class == Class::NotFound && create => {
+                    tracing::info!(table = self.table, "creating the state table");
+                    create_table(&self.client, &self.table, self.target()).await?;
+                }
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(pauses.next_pause()).await;
-        }
-    }
-
-    async fn table_status(&self) -> Result<Option<TableStatus>, CallError> {
-        let answer = self
-            .client
-            .describe_table()
-            .table_name(&self.table)
-            .send()
-            .await
-            .map_err(|e| CallError::new("DescribeTable", self.target(), e))?;
-        Ok(answer.table.and_then(|table| table.table_status))
-    }
-
-    async fn create_table(&self) -> Result<(), CallError> {
-        tracing::info!(table = self.table, "creating the state table");
-        let keys = [("pk", KeyType::Hash), ("sk", KeyType::Range)];
-        let schema = keys
-            .clone()
-            .map(|(name, role)| KeySchemaElement::builder().attribute_name(name).key_type(role).build().ok());
-        let attributes = keys.map(|(name, _)| {
-            let text = ScalarAttributeType::S;
-            AttributeDefinition::builder().attribute_name(name).attribute_type(text).build().ok()
-        });
-        let request = self
-            .client
-            .create_table()
-            .table_name(&self.table)
-            .billing_mode(BillingMode::PayPerRequest)
-            .set_key_schema(schema.into_iter().collect())
-            .set_attribute_definitions(attributes.into_iter().collect());
-        match request.send().await.map_err(|e| CallError::new("CreateTable", self.target(), e)) {
-            Err(error) if !error.is_code("ResourceInUseException") => Err(error),
-            _ => Ok(()),
         }
     }
 

@@ -15,16 +15,14 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-    TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
-};
+use aws_sdk_dynamodb::types::{AttributeValue, TableStatus, TimeToLiveSpecification, TimeToLiveStatus};
 
 use super::encoding::{Stored, decode};
 use super::filter::Filter;
 use super::letter::{Kept, Letter, LetterId};
 use super::store::{LetterError, Page};
 use crate::aws::CallError;
+use crate::own_table::{create_table, table_status};
 use crate::retry::{Backoff, Class};
 use item::{Attributes, LETTER, Update, key, part_item, part_key};
 
@@ -44,11 +42,14 @@ impl TableStore {
     pub(super) async fn prepare(&self) -> Result<(), LetterError> {
         let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            match self.status().await {
+            match table_status(&self.client, &self.table, self.target()).await {
                 Ok(Some(TableStatus::Active)) => break,
                 Ok(_) => {}
                 Err(error) if error.class != Class::NotFound => return Err(error.into()),
-                Err(_) if self.create => self.create_table().await?,
+                Err(_) if self.create => {
+                    tracing::info!(table = self.table, "creating the table of dead letters");
+                    create_table(&self.client, &self.table, self.target()).await?;
+                }
                 Err(_) => return Err(LetterError::TableMissing { table: self.table.clone() }),
             }
             tokio::time::sleep(pauses.next_pause()).await;
@@ -223,35 +224,6 @@ impl TableStore {
     fn wrong(&self, item: &Attributes, reason: String) -> LetterError {
         let id = item.get("pk").and_then(|pk| pk.as_s().ok()).cloned().unwrap_or_default();
         LetterError::Letter { place: self.target(), id, reason }
-    }
-
-    async fn status(&self) -> Result<Option<TableStatus>, CallError> {
-        let answer = self.client.describe_table().table_name(&self.table).send().await;
-        let answer = answer.map_err(|e| CallError::new("DescribeTable", self.target(), e))?;
-        Ok(answer.table.and_then(|table| table.table_status))
-    }
-
-    async fn create_table(&self) -> Result<(), CallError> {
-        tracing::info!(table = self.table, "creating the table of dead letters");
-        let keys = [("pk", KeyType::Hash), ("sk", KeyType::Range)];
-        let schema = keys
-            .clone()
-            .map(|(name, role)| KeySchemaElement::builder().attribute_name(name).key_type(role).build().ok());
-        let attributes = keys.map(|(name, _)| {
-            let text = ScalarAttributeType::S;
-            AttributeDefinition::builder().attribute_name(name).attribute_type(text).build().ok()
-        });
-        let request = self
-            .client
-            .create_table()
-            .table_name(&self.table)
-            .billing_mode(BillingMode::PayPerRequest)
-            .set_key_schema(schema.into_iter().collect())
-            .set_attribute_definitions(attributes.into_iter().collect());
-        match request.send().await.map_err(|e| CallError::new("CreateTable", self.target(), e)) {
-            Err(error) if !error.is_code("ResourceInUseException") => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Sees to it that the table's Time to Live is on, if that is ours to do.

@@ -14,13 +14,13 @@ use super::world::{World, mortal, names, steady};
 /// Long enough for a watermark to be told several times over.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Makes sure that the watermark stays where it is.
+/// Makes sure that the watermark does not pass this moment. What was under way may still bring it up to it, and takes
+/// as long as a busy machine needs.
 async fn assert_stands_still(world: &World) {
-    // What was under way when it was stopped.
-    tokio::time::sleep(2 * steady().heartbeat_interval).await;
-    let (_, before) = world.journal.last_watermark();
+    let stopped_ms = now_ms();
     tokio::time::sleep(QUIET).await;
-    assert_eq!(world.journal.last_watermark().1, before);
+    let (teller, watermark_ms) = world.journal.last_watermark();
+    assert!(watermark_ms <= stopped_ms, "{teller} told {watermark_ms}, which is past {stopped_ms}");
 }
 
 #[tokio::test]
