@@ -7,6 +7,8 @@
 pub mod limits;
 pub mod config;
 pub mod telemetry;
+pub mod metrics;
+pub mod health;
 pub mod shutdown;
 pub mod clock;
 pub mod fence;
