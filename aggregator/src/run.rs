@@ -11,7 +11,7 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
-use warmcast_common::telemetry::log_at_intervals;
+use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::config::{Config, ParkingConfig, RegionConfig};
 use crate::describes::Describes;
@@ -34,7 +34,11 @@ const REGION_FRAMES_MAX: usize = 16_384;
 ///
 /// # Errors
 /// When it cannot start, or must not go on.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
+pub async fn run(
+    config: Config,
+    _telemetry: Telemetry,
+    shutdown: CancellationToken,
+) -> Result<(), anyhow::Error> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
     let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);

@@ -13,7 +13,7 @@ use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
 use warmcast_common::retry::until_ok;
-use warmcast_common::telemetry::log_at_intervals;
+use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::config::{Config, FallbackConfig};
 use crate::freshness::Freshness;
@@ -31,7 +31,11 @@ const REDUCER_QUEUE_MAX: usize = 64;
 ///
 /// # Errors
 /// When it cannot start, or must not go on.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), anyhow::Error> {
+pub async fn run(
+    config: Config,
+    _telemetry: Telemetry,
+    shutdown: CancellationToken,
+) -> Result<(), anyhow::Error> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
     let reached = shutdown.run_until_cancelled(Box::pin(reach(&config, dynamodb))).await;

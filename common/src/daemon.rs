@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Document, EXIT_USAGE, Section, Violation, read_effective};
 use crate::shutdown::on_signal;
-use crate::telemetry::{self, LogConfig};
+use crate::telemetry::{self, LogConfig, Telemetry};
 
 use configuration::Configuration;
 use shell::{Completions, Man};
@@ -46,7 +46,7 @@ pub struct Daemon<R, H> {
     pub about: &'static str,
     /// Command lines that work, shown at the end of its help.
     pub examples: &'static str,
-    /// Runs until the token is cancelled, then drains.
+    /// Runs until the token is cancelled, then drains. What it is given to show tells of the process as a whole.
     pub run: R,
     /// Carries out one of the commands beside `run`. When the token is cancelled it should end soon.
     pub command: H,
@@ -133,7 +133,7 @@ impl<R, H> Daemon<R, H> {
     where
         C: DaemonConfig,
         F: Future<Output = Result<(), anyhow::Error>>,
-        R: FnOnce(C, CancellationToken) -> F,
+        R: FnOnce(C, Telemetry, CancellationToken) -> F,
         K: Subcommand,
         G: Future<Output = Result<Outcome, anyhow::Error>>,
         H: FnOnce(K, CancellationToken) -> G,
@@ -174,9 +174,13 @@ impl ConfigArgs {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load<C: DaemonConfig>(&self) -> Result<C, ConfigError> {
+        self.load_with_telemetry().map(|(config, _)| config)
+    }
+
+    fn load_with_telemetry<C: DaemonConfig>(&self) -> Result<(C, Telemetry), ConfigError> {
         let config: C = read(self.document()?)?;
-        telemetry::init(config.log());
-        Ok(config)
+        let telemetry = telemetry::init(config.log());
+        Ok((config, telemetry))
     }
 
     /// The file with what the environment and the flags say, not yet looked into.
@@ -209,10 +213,10 @@ fn run<C, F, R>(name: &str, args: &RunArgs, run: R) -> ExitCode
 where
     C: DaemonConfig,
     F: Future<Output = Result<(), anyhow::Error>>,
-    R: FnOnce(C, CancellationToken) -> F,
+    R: FnOnce(C, Telemetry, CancellationToken) -> F,
 {
-    let config: C = match args.config.load() {
-        Ok(config) => config,
+    let (config, telemetry): (C, _) = match args.config.load_with_telemetry() {
+        Ok(loaded) => loaded,
         Err(error) => return refuse_config(name, &error),
     };
     if args.check_config {
@@ -220,7 +224,7 @@ where
         return ExitCode::SUCCESS;
     }
     let deadline = config.shutdown_deadline();
-    match supervise(Some(deadline), |shutdown| run(config, shutdown)) {
+    match supervise(Some(deadline), |shutdown| run(config, telemetry, shutdown)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped by an error");

@@ -3,12 +3,18 @@
 //! Levels: an error needs a person; a warning may heal by itself; info is what an operator wants to read of a
 //! healthy day; debug is for developers.
 
+mod fields;
+mod recent;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
+
+pub use recent::{Recent, RecentLine};
 
 use crate::config::Section;
 
@@ -50,18 +56,27 @@ impl LogConfig {
     }
 }
 
+/// What a process tells of itself beside its lines: `main` makes it, and `run` hands it to those who show it.
+#[derive(Clone, Debug, Default)]
+pub struct Telemetry {
+    /// The latest warnings and errors.
+    pub recent: Recent,
+}
+
 /// Starts logging for the whole process. A second call, as in tests, changes nothing.
-pub fn init(config: &LogConfig) {
+pub fn init(config: &LogConfig) -> Telemetry {
     let filter = EnvFilter::builder().with_default_directive(level(config.level).into()).from_env_lossy();
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
-    // An error means that logging was set up before: that one stays.
-    let _already_set = match config.format {
-        LogFormat::Human => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+    let lines = tracing_subscriber::fmt::layer::<Registry>().with_writer(std::io::stderr);
+    let lines = match config.format {
+        LogFormat::Human => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
+    let telemetry = Telemetry::default();
+    // What is shown to people does not depend on what is written.
+    let subscriber = Registry::default().with(lines.with_filter(filter)).with(telemetry.recent.layer());
+    // An error means that logging was set up before: that one stays.
+    let _already_set = subscriber.try_init();
+    telemetry
 }
 
 fn level(word: &str) -> tracing::level_filters::LevelFilter {

@@ -14,6 +14,7 @@ use warmcast_aggregator::record_format::RecordFormat;
 use warmcast_aggregator::target::{TargetConfig, TargetStream};
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
+use warmcast_common::telemetry::Telemetry;
 use warmcast_proto::change::Change;
 use warmcast_proto::item::{self, Item, Value};
 use warmcast_proto::record::{Contents, Record};
@@ -98,7 +99,7 @@ impl Aggregator {
     pub(crate) fn start(config: Config) -> Self {
         let shutdown = CancellationToken::new();
         let mut task = JoinSet::new();
-        task.spawn(warmcast_aggregator::run(config, shutdown.clone()));
+        task.spawn(warmcast_aggregator::run(config, Telemetry::default(), shutdown.clone()));
         Self { shutdown, task }
     }
 

@@ -12,6 +12,7 @@ use warmcast_cache_writer::Config;
 use warmcast_common::config::Document;
 use warmcast_common::daemon::read;
 use warmcast_common::dead_letter::{DeadLetterConfig, Filter, Kept, Letter, LetterStore, StoreConfig};
+use warmcast_common::telemetry::Telemetry;
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::entry::{EntryHeader, EntryKind};
 use warmcast_proto::frame::{Compression, Compressor, FrameBuilder};
@@ -45,7 +46,7 @@ impl CacheWriter {
     pub(crate) fn start(config: Config) -> Self {
         let shutdown = CancellationToken::new();
         let mut task = JoinSet::new();
-        task.spawn(warmcast_cache_writer::run(config, shutdown.clone()));
+        task.spawn(warmcast_cache_writer::run(config, Telemetry::default(), shutdown.clone()));
         Self { shutdown, task }
     }
 
