@@ -3,12 +3,21 @@
 //! Every metric is `warmcast_` and a name in base units (seconds, bytes) with the unit at its end, as Prometheus'
 //! conventions have it. Labels come from the configuration (regions, tables) or from fixed lists (classes of errors),
 //! never from data: so there are no keys in them, and not more of them than an operator has named. What is counted
-//! anyway is read when somebody asks ([`Collector`]); a histogram is fed where it happens.
+//! anyway is read when somebody asks ([`Collector`], which writes [`Families`]); a [`Histogram`] is fed where it happens.
 //!
 //! docs/metrics.md lists all of them; a test of each daemon holds its registry against that list.
 
+mod histogram;
+mod counter_set;
+mod families;
+
 use std::fmt;
 
+use crate::config::Section;
+
+pub use counter_set::CounterSet;
+pub use families::{Families, Label};
+pub use histogram::Histogram;
 pub use prometheus_client::collector::Collector;
 pub use prometheus_client::registry::Registry;
 
@@ -18,8 +27,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Upper bounds of histograms of lags, in seconds: from the latency of one call to a day, the age at which a table's
 /// stream forgets.
 pub const LAG_BUCKETS_S: [f64; 20] = [
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0,
-    14_400.0, 43_200.0, 86_400.0,
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0,
+    7_200.0, 14_400.0, 43_200.0, 86_400.0,
 ];
 
 /// Upper bounds of histograms of calls and round trips, in seconds.
@@ -32,6 +41,25 @@ pub const SIZE_BUCKETS_BYTES: [f64; 9] =
 
 /// Upper bounds of histograms of how many are handled together.
 pub const COUNT_BUCKETS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0];
+
+/// The `[metrics]` section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Whether there is a metric for each shard that the process reads, for at most [`SHARD_SERIES_MAX`] of them.
+    pub per_shard: bool,
+}
+
+/// Shards that have a metric of their own at most.
+pub const SHARD_SERIES_MAX: usize = 1_000;
+
+impl MetricsConfig {
+    /// Takes the section's fields.
+    pub fn read(mut section: Section) -> Self {
+        let config = Self { per_shard: section.boolean("per_shard", false) };
+        section.finish();
+        config
+    }
+}
 
 /// An empty registry of a process.
 #[must_use]
