@@ -37,6 +37,14 @@ pub const KINESIS_PAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// No stream keeps its records for less (AWS: Kinesis Data Streams, changing the data retention period: 24 hours).
 pub const KINESIS_RETENTION_MIN: Duration = Duration::from_secs(24 * 3_600);
 
+/// Bytes of one PUT payload unit of a provisioned stream (AWS: Kinesis Data Streams pricing, 25 KB; read as 25,000, which
+/// is the more units).
+pub const KINESIS_PUT_UNIT_BYTES: u32 = 25_000;
+/// Bytes of an item that one write unit writes (AWS: DynamoDB read/write capacity, 1 KB).
+pub const DYNAMODB_WRITE_UNIT_BYTES: u32 = 1_024;
+/// Bytes of an item that one read unit reads, strongly consistent (AWS: DynamoDB read/write capacity, 4 KB).
+pub const DYNAMODB_READ_UNIT_BYTES: u32 = 4_096;
+
 /// How long DynamoDB Streams keeps a record (AWS: 24 hours).
 pub const DYNAMODB_STREAMS_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 /// Records of one DynamoDB Streams GetRecords call (AWS: GetRecords, 1,000 records or 1 MB).

@@ -254,6 +254,56 @@ impl Section {
         }
     }
 
+    /// A whole number within `range` that must be there. The range's beginning stands in for what is noted.
+    pub fn required_integer(&mut self, name: &'static str, range: RangeInclusive<u64>) -> u64 {
+        if !self.table.contains_key(name) {
+            self.asked.insert(name);
+            self.note(name, "is required");
+            return *range.start();
+        }
+        let start = *range.start();
+        self.integer(name, range, start)
+    }
+
+    /// `true` or `false`, which must be there. `false` stands in for what is noted.
+    pub fn required_boolean(&mut self, name: &'static str) -> bool {
+        if !self.table.contains_key(name) {
+            self.asked.insert(name);
+            self.note(name, "is required");
+            return false;
+        }
+        self.boolean(name, false)
+    }
+
+    /// A number within `range`, with a fraction or without. Without a default it must be there; the range's beginning
+    /// stands in for what is noted.
+    pub fn required_number(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<f64>,
+        default: Option<f64>,
+    ) -> f64 {
+        let stand_in = default.unwrap_or_else(|| *range.start());
+        let expected = || format!("expected a number from {} to {}", range.start(), range.end());
+        let found = match self.take(name) {
+            None => {
+                match default {
+                    Some(default) => self.default_is(name, default),
+                    None => self.note(name, "is required"),
+                }
+                return stand_in;
+            }
+            Some(Value::Float(value)) if range.contains(&value) => return value,
+
+            Some(Value::Integer(value)) if range.contains(&(value as f64)) => return value as f64,
+            Some(Value::Float(value)) => value.to_string(),
+            Some(Value::Integer(value)) => value.to_string(),
+            Some(other) => kind(&other).to_owned(),
+        };
+        self.note(name, format!("{}, found {found}", expected()));
+        stand_in
+    }
+
     /// A whole number within `range`, as a size.
     pub fn size(&mut self, name: &'static str, range: RangeInclusive<usize>, default: usize) -> usize {
         let widen = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
