@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use warmcast_common::admin::AdminConfig;
 use warmcast_common::config::{Section, ServiceConfig};
 use warmcast_common::consumer::store::StateConfig;
 use warmcast_common::consumer::{LaneStart, Parking, WorkerConfig};
@@ -23,6 +24,8 @@ use crate::producer::rate::ShardLimits;
 use crate::record_format::RecordFormat;
 use crate::target::TargetConfig;
 
+/// The admin endpoint's port; the cache-writer has the next one.
+const ADMIN_PORT: u16 = 9640;
 /// The idle poll bound that suits DynamoDB Streams: idle polls are billed, and a bidder can wait this long.
 const IDLE_POLL_MAX_MS: u64 = 500;
 /// Measured (docs/wire-size.md): at 20,000 changes a second and [`LINGER_DEFAULT_MS`] a frame has some 30 changes.
@@ -63,6 +66,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// How it logs.
     pub log: LogConfig,
+    /// Its admin endpoint.
+    pub admin: AdminConfig,
 }
 
 /// `[tables.NAME]`.
@@ -190,6 +195,7 @@ impl DaemonConfig for Config {
             dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
             log: LogConfig::read(root.section("log")),
+            admin: AdminConfig::read(root.section("admin"), ADMIN_PORT),
         };
         root.finish();
         config

@@ -39,6 +39,7 @@ pub mod replay;
 pub mod import;
 pub mod regions;
 pub mod status;
+mod attend;
 pub mod redrive;
 
 pub use config::Config;

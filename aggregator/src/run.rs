@@ -11,8 +11,10 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
+use warmcast_common::metrics;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
+use crate::attend;
 use crate::config::{Config, ParkingConfig, RegionConfig};
 use crate::describes::Describes;
 use crate::fanout;
@@ -20,6 +22,7 @@ use crate::heartbeat::Heartbeats;
 use crate::producer::Producer;
 use crate::readiness::Readiness;
 use crate::stats::Stats;
+use crate::status::FleetLooks;
 use crate::tables::Table;
 use crate::target::TargetStream;
 
@@ -36,9 +39,13 @@ const REGION_FRAMES_MAX: usize = 16_384;
 /// When it cannot start, or must not go on.
 pub async fn run(
     config: Config,
-    _telemetry: Telemetry,
+    telemetry: Telemetry,
     shutdown: CancellationToken,
 ) -> Result<(), anyhow::Error> {
+    let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
+    let budget = ByteBudget::new(config.queue_bytes_max);
+    let mut attendance = attend::begin(&config, telemetry, &stats, &lags, &budget, shutdown.clone())?;
+    let joined = attendance.health().condition("fleet");
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
     let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);
@@ -46,8 +53,10 @@ pub async fn run(
     let announce = Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone());
     let Some(worker) = shutdown.run_until_cancelled(announce).await else { return Ok(()) };
     let worker = Arc::new(worker);
-    let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
-    let budget = ByteBudget::new(config.queue_bytes_max);
+    joined.met();
+    attendance.watch_leases(Arc::clone(&worker), lags.clone());
+    attend::survey(&mut attendance, FleetLooks::new(&config, dynamodb.clone())?);
+    attendance.expose(Arc::new(metrics::registry()));
     let (quarantine, keeper) = Quarantine::new(letters, "aggregator", Arc::clone(&stats.dead_letters));
 
     let (to_batcher, from_intake) = mpsc::channel(INTAKE_PAGES_MAX);
@@ -141,6 +150,7 @@ pub async fn run(
         Ok(())
     };
     tokio::try_join!(working, beating, logging, fencing)?;
+    attendance.stop().await;
     tracing::info!("drained");
     Ok(())
 }

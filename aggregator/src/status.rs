@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context;
+use aws_sdk_dynamodb::Client;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::Lane;
 use warmcast_common::consumer::store::{Heartbeat, StateStore, StoreError};
 use warmcast_common::daemon::{Outcome, OutputFormat};
+use warmcast_common::dead_letter::LetterError;
 use warmcast_common::limits::DYNAMODB_STREAMS_RETENTION;
 use warmcast_common::status::{
     Criteria, LanesLook, Look, Shown, StatusArgs, StreamName, Summary, Survey, letter_store, watch, watermark,
@@ -33,18 +35,52 @@ pub async fn status(args: StatusArgs, shutdown: CancellationToken) -> Result<Out
     .await
 }
 
+/// The looks at the fleet that the admin endpoint shows.
+pub(crate) struct FleetLooks {
+    args: StatusArgs,
+    config: Config,
+    survey: Survey,
+}
+
+impl FleetLooks {
+    pub(crate) fn new(config: &Config, dynamodb: Client) -> Result<Self, LetterError> {
+        let args = StatusArgs::attended(config.admin.watermark_bound);
+        let letters = letter_store(&args, &config.dead_letters, &dynamodb)?;
+        let store = StateStore::new(dynamodb, &config.state.table);
+        let survey = Survey::new(store, letters, config.worker.lease_duration);
+        Ok(Self { args, config: config.clone(), survey })
+    }
+
+    /// What `status --output json` prints.
+    pub(crate) async fn look(&mut self) -> Result<serde_json::Value, anyhow::Error> {
+        let Self { args, config, survey } = self;
+        let mut look = look(args, config, survey).await.context("look at the fleet")?;
+        until_told(args, config, survey, &mut look).await?;
+        Ok(show(args, config, &look, survey)?.json)
+    }
+}
+
 async fn look(args: &StatusArgs, config: &Config, survey: &mut Survey) -> Result<Look, anyhow::Error> {
     let heartbeats = survey.heartbeats().await?;
     let streams = streams(survey.store(), config, &heartbeats).await?;
     let mut look = survey.look(streams).await?;
     if args.watch.is_none() {
         survey.settle(&mut look).await?;
-        let is_told = |look: &Look, observer: &_| {
-            watermark(look, observer, &criteria(args, config)).err().is_none_or(|hold| !hold.is_of_leases())
-        };
-        survey.until_told(&mut look, is_told).await?;
+        until_told(args, config, survey, &mut look).await?;
     }
     Ok(look)
+}
+
+async fn until_told(
+    args: &StatusArgs,
+    config: &Config,
+    survey: &mut Survey,
+    look: &mut Look,
+) -> Result<(), StoreError> {
+    let is_told = |look: &Look, observer: &_| {
+        watermark(look, observer, &criteria(args, config)).err().is_none_or(|hold| !hold.is_of_leases())
+    };
+    survey.until_told(look, is_told).await
 }
 
 fn show(

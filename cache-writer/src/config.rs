@@ -10,6 +10,7 @@ pub use verify::VerifyConfig;
 use std::time::Duration;
 
 use warmcast_cache::{CacheConfig, FillerConfig, MasterConfig};
+use warmcast_common::admin::AdminConfig;
 use warmcast_common::config::{Section, ServiceConfig};
 use warmcast_common::consumer::WorkerConfig;
 use warmcast_common::consumer::store::StateConfig;
@@ -19,6 +20,8 @@ use warmcast_common::limits::KINESIS_PAGE_BYTES_MAX;
 use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::FRAME_BODY_BYTES_MAX;
 
+/// The admin endpoint's port; the aggregator has the one before.
+const ADMIN_PORT: u16 = 9641;
 /// Kinesis polls cost nothing by themselves, and five a second are allowed.
 const IDLE_POLL_MAX_MS: u64 = 250;
 
@@ -53,6 +56,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// How it logs.
     pub log: LogConfig,
+    /// Its admin endpoint.
+    pub admin: AdminConfig,
 }
 
 /// `[redis]`.
@@ -126,6 +131,7 @@ impl DaemonConfig for Config {
             dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
             log: LogConfig::read(root.section("log")),
+            admin: AdminConfig::read(root.section("admin"), ADMIN_PORT),
         };
         root.finish();
         config

@@ -20,6 +20,7 @@ pub mod verify;
 pub mod run;
 pub mod import;
 pub mod status;
+mod attend;
 pub mod refill;
 pub mod redrive;
 pub mod named;

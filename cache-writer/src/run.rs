@@ -12,14 +12,18 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
+use warmcast_common::health::Condition;
+use warmcast_common::metrics;
 use warmcast_common::retry::until_ok;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
+use crate::attend::{self, Drawn};
 use crate::config::{Config, FallbackConfig};
 use crate::freshness::Freshness;
 use crate::reducer::Reducer;
 use crate::source::KinesisStream;
 use crate::stats::Stats;
+use crate::status::FleetLooks;
 use crate::unpack::{LATE_AFTER, Unpack};
 use crate::verify::continuous::Continuous;
 use crate::verify::look::Looker;
@@ -33,12 +37,24 @@ const REDUCER_QUEUE_MAX: usize = 64;
 /// When it cannot start, or must not go on.
 pub async fn run(
     config: Config,
-    _telemetry: Telemetry,
+    telemetry: Telemetry,
     shutdown: CancellationToken,
 ) -> Result<(), anyhow::Error> {
+    let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
+    let (read, inflated) =
+        (ByteBudget::new(config.queue.read_bytes_max), ByteBudget::new(config.queue.inflated_bytes_max));
+    let drawn = Drawn {
+        stats: Arc::clone(&stats),
+        lags: lags.clone(),
+        read: read.clone(),
+        inflated: inflated.clone(),
+    };
+    let mut attendance = attend::begin(&config, telemetry, drawn, shutdown.clone())?;
+    let joined = attendance.health().condition("fleet");
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
-    let reached = shutdown.run_until_cancelled(Box::pin(reach(&config, dynamodb))).await;
+    attend::survey(&mut attendance, FleetLooks::new(&config, dynamodb.clone()).await?);
+    let reached = shutdown.run_until_cancelled(Box::pin(reach(&config, dynamodb, &joined))).await;
     let Some((source, worker, cache)) = reached else {
         return Ok(());
     };
@@ -48,9 +64,8 @@ pub async fn run(
     };
     let fence = Arc::new(Fence::default());
     let worker = Arc::new(worker);
-    let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
-    let (read, inflated) =
-        (ByteBudget::new(config.queue.read_bytes_max), ByteBudget::new(config.queue.inflated_bytes_max));
+    attendance.watch_leases(Arc::clone(&worker), lags.clone());
+    attendance.expose(Arc::new(metrics::registry()));
 
     // One set for all: a task that dies before its time ends the process, whichever it is. Left without a reducer,
     // the shards would be read again and again for nothing.
@@ -127,18 +142,29 @@ pub async fn run(
         Ok(())
     };
     tokio::try_join!(working, beating, logging, attending)?;
+    attendance.stop().await;
     tracing::info!("drained");
     Ok(())
 }
 
 /// Reaches everything that is needed, however long that takes: what is not there now may be in a minute.
-async fn reach(config: &Config, dynamodb: aws_sdk_dynamodb::Client) -> (KinesisStream, Worker, Cache) {
+async fn reach(
+    config: &Config,
+    dynamodb: aws_sdk_dynamodb::Client,
+    joined: &Condition,
+) -> (KinesisStream, Worker, Cache) {
     let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
     let store = StateStore::new(dynamodb, &config.state.table);
     let stream = &config.kinesis.stream;
+    let joining = async {
+        let worker =
+            Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone()).await;
+        joined.met();
+        worker
+    };
     tokio::join!(
         until_ok("the stream", || KinesisStream::find(kinesis.clone(), stream)),
-        Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone()),
+        joining,
         reach_cache(config),
     )
 }

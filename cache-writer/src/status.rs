@@ -11,8 +11,9 @@ use warmcast_cache::{CacheConfig, EntryReads, ReadFrom, WATERMARK_KEY};
 use warmcast_common::aws::sdk_config;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::StreamSource as _;
-use warmcast_common::consumer::store::{Heartbeat, StateStore};
+use warmcast_common::consumer::store::{Heartbeat, StateStore, StoreError};
 use warmcast_common::daemon::{Outcome, OutputFormat};
+use warmcast_common::dead_letter::LetterError;
 use warmcast_common::status::{
     Criteria, Look, Problem, Shown, StatusArgs, StreamName, Summary, Survey, WatermarkStatus, letter_store,
     watch, watermark, watermark_text,
@@ -54,25 +55,66 @@ pub async fn status(args: StatusArgs, shutdown: CancellationToken) -> Result<Out
     let letters = letter_store(&args, &config.dead_letters, &dynamodb)?;
     let store = StateStore::new(dynamodb, &config.state.table);
     let mut survey = Survey::new(store, letters, config.worker.lease_duration);
+    let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
     watch(&args, &shutdown, async || {
-        let look = look(&args, &config, &mut survey).await.context("look at the fleet")?;
+        let look = look(&args, &config, &kinesis, &mut survey).await.context("look at the fleet")?;
         let cache = CacheStatus::look(&config.redis, now_ms).await;
         Ok(show(&args, &config, &look, &survey, cache)?)
     })
     .await
 }
 
-async fn look(args: &StatusArgs, config: &Config, survey: &mut Survey) -> Result<Look, anyhow::Error> {
+/// The looks at the fleet that the admin endpoint shows.
+pub(crate) struct FleetLooks {
+    args: StatusArgs,
+    config: Config,
+    kinesis: aws_sdk_kinesis::Client,
+    survey: Survey,
+}
+
+impl FleetLooks {
+    pub(crate) async fn new(
+        config: &Config,
+        dynamodb: aws_sdk_dynamodb::Client,
+    ) -> Result<Self, LetterError> {
+        let args = StatusArgs::attended(config.admin.watermark_bound);
+        let letters = letter_store(&args, &config.dead_letters, &dynamodb)?;
+        let store = StateStore::new(dynamodb, &config.state.table);
+        let survey = Survey::new(store, letters, config.worker.lease_duration);
+        let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
+        Ok(Self { args, config: config.clone(), kinesis, survey })
+    }
+
+    /// What `status --output json` prints.
+    pub(crate) async fn look(&mut self) -> Result<serde_json::Value, anyhow::Error> {
+        let Self { args, config, kinesis, survey } = self;
+        let mut look = look(args, config, kinesis, survey).await.context("look at the fleet")?;
+        until_told(args, survey, &mut look).await?;
+        let cache = CacheStatus::look(&config.redis, now_ms).await;
+        Ok(show(args, config, &look, survey, cache)?.json)
+    }
+}
+
+async fn look(
+    args: &StatusArgs,
+    config: &Config,
+    kinesis: &aws_sdk_kinesis::Client,
+    survey: &mut Survey,
+) -> Result<Look, anyhow::Error> {
     let heartbeats = survey.heartbeats().await?;
-    let mut look = survey.look(streams(config, &heartbeats).await?).await?;
+    let mut look = survey.look(streams(config, kinesis, &heartbeats).await?).await?;
     if args.watch.is_none() {
         survey.settle(&mut look).await?;
-        let is_told = |look: &Look, observer: &_| {
-            watermark(look, observer, &criteria(args, look)).err().is_none_or(|hold| !hold.is_of_leases())
-        };
-        survey.until_told(&mut look, is_told).await?;
+        until_told(args, survey, &mut look).await?;
     }
     Ok(look)
+}
+
+async fn until_told(args: &StatusArgs, survey: &mut Survey, look: &mut Look) -> Result<(), StoreError> {
+    let is_told = |look: &Look, observer: &_| {
+        watermark(look, observer, &criteria(args, look)).err().is_none_or(|hold| !hold.is_of_leases())
+    };
+    survey.until_told(look, is_told).await
 }
 
 fn show(
@@ -105,13 +147,16 @@ fn criteria(args: &StatusArgs, look: &Look) -> Criteria {
 }
 
 /// The stream as it is now, and what the workers read, which may be an earlier one of its name.
-async fn streams(config: &Config, heartbeats: &[Heartbeat]) -> Result<Vec<StreamName>, anyhow::Error> {
-    let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
+async fn streams(
+    config: &Config,
+    kinesis: &aws_sdk_kinesis::Client,
+    heartbeats: &[Heartbeat],
+) -> Result<Vec<StreamName>, anyhow::Error> {
     let read: BTreeSet<&String> = heartbeats.iter().flat_map(|beat| &beat.report.streams).collect();
     let name = &config.kinesis.stream;
     let mut streams: Vec<StreamName> =
         read.iter().map(|stream| StreamName { label: name.clone(), ..StreamName::of(stream) }).collect();
-    match KinesisStream::find(kinesis, name).await {
+    match KinesisStream::find(kinesis.clone(), name).await {
         Ok(found) if !read.contains(&found.stream().to_owned()) => {
             streams.push(StreamName { label: name.clone(), ..StreamName::of(found.stream()) });
         }

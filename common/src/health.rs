@@ -26,13 +26,21 @@ struct State {
     last_pulse: Mutex<Instant>,
     is_stopping: AtomicBool,
     conditions: Mutex<Vec<(&'static str, Option<String>)>>,
+    remarks: Mutex<Vec<(String, Option<String>)>>,
 }
 
-/// One thing that a process needs to be ready. At first it is not met.
+/// One thing that a process needs to be ready, or one that is only told. At first it is not met.
 #[derive(Debug)]
 pub struct Condition {
     health: Health,
-    index: usize,
+    place: Place,
+}
+
+/// Where a condition is kept.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Condition(usize),
+    Remark(usize),
 }
 
 impl Default for Health {
@@ -41,6 +49,7 @@ impl Default for Health {
             last_pulse: Mutex::new(Instant::now()),
             is_stopping: AtomicBool::new(false),
             conditions: Mutex::default(),
+            remarks: Mutex::default(),
         }))
     }
 }
@@ -51,7 +60,16 @@ impl Health {
     pub fn condition(&self, name: &'static str) -> Condition {
         let mut conditions = self.0.conditions.lock();
         conditions.push((name, Some("not known yet".into())));
-        Condition { health: self.clone(), index: conditions.len() - 1 }
+        Condition { health: self.clone(), place: Place::Condition(conditions.len() - 1) }
+    }
+
+    /// Something that people want to know of and that makes no process unready: a region among several that does not
+    /// answer. `name` is what they read.
+    #[must_use]
+    pub fn remark(&self, name: impl Into<String>) -> Condition {
+        let mut remarks = self.0.remarks.lock();
+        remarks.push((name.into(), Some("not known yet".into())));
+        Condition { health: self.clone(), place: Place::Remark(remarks.len() - 1) }
     }
 
     /// Shows that the runtime lives, until `end`. Run it on the runtime that does the work.
@@ -85,6 +103,12 @@ impl Health {
         self.0.conditions.lock().clone()
     }
 
+    /// The remarks, likewise.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<(String, Option<String>)> {
+        self.0.remarks.lock().clone()
+    }
+
     /// Whether all conditions are met, and it is alive and not stopping.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -105,8 +129,18 @@ impl Condition {
     }
 
     fn set(&self, why: Option<String>) {
-        if let Some((_, state)) = self.health.0.conditions.lock().get_mut(self.index) {
-            *state = why;
+        let State { conditions, remarks, .. } = &*self.health.0;
+        match self.place {
+            Place::Condition(index) => {
+                if let Some((_, state)) = conditions.lock().get_mut(index) {
+                    *state = why;
+                }
+            }
+            Place::Remark(index) => {
+                if let Some((_, state)) = remarks.lock().get_mut(index) {
+                    *state = why;
+                }
+            }
         }
     }
 }

@@ -22,3 +22,5 @@ pub mod consumer;
 pub mod warm;
 pub mod dead_letter;
 pub mod status;
+pub mod admin;
+pub mod attend;

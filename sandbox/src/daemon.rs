@@ -17,8 +17,8 @@ use crate::clients::CREDENTIAL;
 use crate::log::{Log, Stats};
 use crate::process::{Process, ProcessError};
 use config::{
-    AggregatorConfig, Batch, CacheWriterConfig, KinesisConfig, LogConfig, Master, RedisConfig, RegionConfig,
-    State, TableConfig, Watermark,
+    AdminConfig, AggregatorConfig, Batch, CacheWriterConfig, KinesisConfig, LogConfig, Master, RedisConfig,
+    RegionConfig, State, TableConfig, Watermark,
 };
 
 pub use output::CommandOutput;
@@ -152,6 +152,7 @@ impl Daemon {
             watermark: worker.watermark_interval_ms.map(|interval_ms| Watermark { interval_ms }),
             batch: Batch { buckets: BUCKETS, linger_ms: LINGER_MS },
             log: LogConfig { stats_interval_ms: worker.stats_interval_ms, ..LogConfig::default() },
+            admin: AdminConfig::default(),
         };
         let daemon = Self::new(name.to_owned(), "aggregator", directory, &config, state_table)?;
         Ok(Self { settings: worker.settings, ..daemon })
@@ -177,6 +178,7 @@ impl Daemon {
             redis: RedisConfig { url: plan.redis_url, key_prefix: String::new() },
             worker: plan.timing,
             log: LogConfig::default(),
+            admin: AdminConfig::default(),
         };
         Self::new(name, "cache-writer", directory, &config, state_table)
     }

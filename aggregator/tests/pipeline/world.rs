@@ -60,6 +60,8 @@ pub(crate) fn config_text(
         heartbeat_interval_ms = 100
         checkpoint_interval_ms = 50
         idle_poll_max_ms = 20
+        [admin]
+        listen = '127.0.0.1:0'
         [dead_letters]
         store = 'directory'
         directory = '{}'

@@ -73,6 +73,11 @@ struct Held {
 }
 
 impl Holdings {
+    /// How many leases are held.
+    pub fn leases(&self) -> usize {
+        self.0.lock().held.len()
+    }
+
     /// What is known now.
     pub fn coverage(&self) -> Coverage {
         let state = self.0.lock();

@@ -1,5 +1,6 @@
 //! The flags of `status`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -35,7 +36,26 @@ pub struct StatusArgs {
     pub no_dead_letters: bool,
 }
 
+/// Shards that may be furthest behind that an admin endpoint shows.
+const WORST_ATTENDED: usize = 20;
+/// An admin endpoint looks that often at most.
+const ATTENDED_SECONDS: u64 = 10;
+
 impl StatusArgs {
+    /// What an admin endpoint shows: as if it were watched.
+    pub fn attended(watermark_bound: Duration) -> Self {
+        Self {
+            // It has its configuration.
+            config: ConfigArgs { config: PathBuf::new(), set: Vec::new() },
+            output: OutputFormat::Json,
+            shards: false,
+            worst: WORST_ATTENDED,
+            watch: Some(ATTENDED_SECONDS),
+            watermark_bound,
+            no_dead_letters: false,
+        }
+    }
+
     /// What a look is judged by, as far as the flags say. It is a fleet without regions, and what its shards are done into
     /// loses nothing.
     pub fn criteria(&self, now_ms: u64) -> Criteria {

@@ -18,6 +18,7 @@ pub(super) struct AggregatorConfig {
     pub(super) watermark: Option<Watermark>,
     pub(super) batch: Batch,
     pub(super) log: LogConfig,
+    pub(super) admin: AdminConfig,
 }
 
 #[derive(Serialize)]
@@ -38,6 +39,7 @@ pub(super) struct CacheWriterConfig {
     pub(super) redis: RedisConfig,
     pub(super) worker: WorkerTiming,
     pub(super) log: LogConfig,
+    pub(super) admin: AdminConfig,
 }
 
 #[derive(Serialize)]
@@ -109,5 +111,17 @@ pub(super) struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self { format: "json", stats_interval_ms: STATS_INTERVAL_MS }
+    }
+}
+
+/// Any port that is free: all daemons of a world are on one machine.
+#[derive(Serialize)]
+pub(super) struct AdminConfig {
+    pub(super) listen: &'static str,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:0" }
     }
 }

@@ -311,6 +311,8 @@ impl Life {
             streams_endpoint = "{streams}"
             access_key_id = "{name}"
             secret_access_key = "secret"
+            [admin]
+            listen = "127.0.0.1:0"
             [state]
             table = "{STATE_TABLE}"
             create = true

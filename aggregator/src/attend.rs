@@ -1,0 +1,81 @@
+//! What an aggregator tells of itself: its conditions, what its page draws, and how its fleet is looked at.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use warmcast_common::admin::{AdminError, Figure, Reading};
+use warmcast_common::attend::{Attend, Attendance};
+use warmcast_common::consumer::{ByteBudget, Lags};
+use warmcast_common::telemetry::Telemetry;
+
+use crate::config::Config;
+use crate::stats::Stats;
+use crate::status::FleetLooks;
+
+/// Begins, before anything is reached.
+pub(crate) fn begin(
+    config: &Config,
+    telemetry: Telemetry,
+    stats: &Arc<Stats>,
+    lags: &Lags,
+    budget: &ByteBudget,
+    shutdown: CancellationToken,
+) -> Result<Attendance, AdminError> {
+    let attend = Attend {
+        admin: &config.admin,
+        daemon: "aggregator",
+        worker: &config.worker_id,
+        region: None,
+        recent: telemetry.recent,
+    };
+    let (shown, lags, budget) = (Arc::clone(stats), lags.clone(), budget.clone());
+    let mut attendance = attend.start(shutdown, move || figures(&shown, &lags, &budget))?;
+    for region in &config.regions {
+        // One that does not answer is parked: the others go on.
+        let remark = attendance.health().remark(format!("region {}", region.name));
+        let (stats, name) = (Arc::clone(stats), region.name.clone());
+        attendance.watch(remark, move || match stats.regions().iter().find(|region| region.name() == name) {
+            None => Err("it is not begun yet".to_owned()),
+            Some(region) if region.does_not_answer() => Err("its Kinesis stream does not answer".to_owned()),
+            Some(_) => Ok(()),
+        });
+    }
+    Ok(attendance)
+}
+
+/// Lets the fleet be looked at.
+pub(crate) fn survey(attendance: &mut Attendance, looks: FleetLooks) {
+    let looks = Arc::new(Mutex::new(looks));
+    attendance.survey(move || {
+        let looks = Arc::clone(&looks);
+        async move { looks.lock().await.look().await }
+    });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure on a page")]
+fn figures(stats: &Stats, lags: &Lags, budget: &ByteBudget) -> Vec<Figure> {
+    let counter = |of: &AtomicU64| Reading::Counter(of.load(Relaxed));
+    let gauge = |of: f64| Reading::Gauge(Some(of));
+    let mut figures = vec![
+        Figure::new("records_read", counter(&stats.records_read)),
+        Figure::new("changes_sent", counter(&stats.changes_sent)),
+        Figure::new("bytes_sent", counter(&stats.bytes_sent)),
+        Figure::new("retries", counter(&stats.retries)),
+        Figure::new("dead_letters", Reading::Counter(stats.dead_letters.total())),
+        Figure::new("shards_read", gauge(lags.shards() as f64)),
+        Figure::new("lag_seconds", gauge(lags.max_ms() as f64 / 1_000.0)),
+        Figure::new("queue_bytes", gauge(budget.bytes_in_use() as f64)),
+    ];
+    for region in stats.regions() {
+        let name: Arc<str> = region.name().into();
+        figures.extend([
+            Figure::of_region("frames_sent", Arc::clone(&name), counter(&region.entries_sent)),
+            Figure::of_region("frames_throttled", Arc::clone(&name), counter(&region.entries_throttled)),
+            Figure::of_region("queue_frames", name, gauge(region.queue_frames() as f64)),
+        ]);
+    }
+    figures
+}

@@ -1,0 +1,169 @@
+//! What goes on beside a daemon's work from its first moment to its last: it shows that it lives, what it is ready for, and
+//! answers who asks.
+//!
+//! A daemon's `run` begins with [`Attend::start`], before it reaches for anything, so that it also answers while it waits for
+//! its state table; tells what it gets to know ([`Attendance::watch`], [`Attendance::survey`]); and ends with
+//! [`Attendance::stop`], when everything is drained.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, AdminConfig, AdminError, Attended, Figure};
+use crate::consumer::{Lags, Worker};
+use crate::health::{Condition, Health};
+use crate::metrics::Registry;
+use crate::telemetry::Recent;
+
+/// Pause between two looks at a condition.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is told of a process.
+pub struct Attend<'a> {
+    /// Its endpoint.
+    pub admin: &'a AdminConfig,
+    /// What it is: `aggregator`.
+    pub daemon: &'static str,
+    /// Its name in its fleet.
+    pub worker: &'a str,
+    /// Of which region, if it is of one.
+    pub region: Option<&'a str>,
+    /// Its latest warnings and errors.
+    pub recent: Recent,
+}
+
+/// A process that is attended. Dropping it ends that.
+#[derive(Debug)]
+pub struct Attendance {
+    health: Health,
+    metrics: Arc<OnceLock<Arc<Registry>>>,
+    admin: Option<Admin>,
+    tasks: JoinSet<()>,
+}
+
+impl Attend<'_> {
+    /// Begins. From `shutdown` on it is not ready any more. `figures` are what its page draws: they are read from another
+    /// thread, and must not wait for anything.
+    ///
+    /// # Errors
+    /// When the endpoint cannot listen where it should.
+    pub fn start(
+        self,
+        shutdown: CancellationToken,
+        figures: impl Fn() -> Vec<Figure> + Send + Sync + 'static,
+    ) -> Result<Attendance, AdminError> {
+        let (health, metrics) = (Health::default(), Arc::<OnceLock<_>>::default());
+        let attended = Attended {
+            daemon: self.daemon,
+            version: env!("CARGO_PKG_VERSION"),
+            worker: self.worker.to_owned(),
+            region: self.region.map(str::to_owned),
+            metrics: Arc::clone(&metrics),
+            health: health.clone(),
+            recent: self.recent,
+            figures: Box::new(figures),
+        };
+        let admin = Admin::start(self.admin, attended)?;
+        let mut tasks = JoinSet::new();
+        let pulsing = health.clone();
+        tasks.spawn(async move { pulsing.pulse(&CancellationToken::new()).await });
+        let stopping = health.clone();
+        tasks.spawn(async move {
+            shutdown.cancelled().await;
+            stopping.stop();
+        });
+        Ok(Attendance { health, metrics, admin, tasks })
+    }
+}
+
+impl Attendance {
+    /// The process' health, to add conditions.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Shows these metrics from now on: they are registered when everything is there that they are of. Called once.
+    pub fn expose(&self, registry: Arc<Registry>) {
+        // Those that are shown already stay.
+        let _first = self.metrics.set(registry);
+    }
+
+    /// Asks once a second whether a condition is met; an error is why it is not.
+    pub fn watch(&mut self, condition: Condition, is_met: impl Fn() -> Result<(), String> + Send + 'static) {
+        self.tasks.spawn(async move {
+            let mut ticks = interval(WATCH_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                match is_met() {
+                    Ok(()) => condition.met(),
+                    Err(why) => condition.unmet(why),
+                }
+            }
+        });
+    }
+
+    /// The condition `leases`: that this worker reads what it has, and that the fleet has something to read.
+    pub fn watch_leases(&mut self, worker: Arc<Worker>, lags: Lags) {
+        let condition = self.health.condition("leases");
+        self.watch(condition, move || {
+            let others = worker
+                .members()
+                .iter()
+                .filter(|member| member.id != worker.id())
+                .map(|member| member.leases)
+                .sum();
+            are_read(worker.holdings().leases(), lags.shards(), others)
+        });
+    }
+
+    /// Runs beside the work, until the end.
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// How the fleet is looked at, when somebody asks: the report of `status --output json`.
+    pub fn survey<L, F>(&mut self, look: L)
+    where
+        L: FnMut() -> F + Send + 'static,
+        F: Future<Output = Result<Value, anyhow::Error>> + Send + 'static,
+    {
+        if let Some(admin) = &self.admin {
+            let surveys = admin.surveys();
+            self.tasks.spawn(async move { surveys.make(look).await });
+        }
+    }
+
+    /// Ends it, when everything is drained.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        if let Some(admin) = self.admin.take() {
+            admin.stop().await;
+        }
+    }
+}
+
+/// Whether leases are read as they should. A worker of which others have taken everything stands by, and is ready for that.
+fn are_read(held: usize, read: usize, others: usize) -> Result<(), String> {
+    match (held, read, others) {
+        (0, _, 0) => Err("nobody in the fleet has a lease yet".to_owned()),
+        (0, _, _) => Ok(()),
+        (_, 0, _) => Err(format!("{held} leases are held, and none is read")),
+        (_, _, _) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_ready_when_it_reads_or_stands_by() {
+        assert!(are_read(0, 0, 0).is_err() && are_read(3, 0, 5).is_err());
+        assert!(are_read(3, 3, 0).is_ok() && are_read(3, 1, 0).is_ok() && are_read(0, 0, 4).is_ok());
+    }
+}
