@@ -8,9 +8,10 @@ ARGS ?=
 CARGO := cargo
 SETUP := sandbox/setup.sh
 DENY := .tools/bin/cargo-deny
+CHECKOV := .tools/checkov/bin/checkov
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet regions repairs bench-reader bench-bytes test lint lint-files fmt
+.PHONY: help demo fleet regions repairs bench-reader bench-bytes test alerts terraform lint lint-files fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -51,11 +52,21 @@ LINTED := CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ RUSTC_WORKS
 
 # All targets are built at once: by themselves the programs would be built with other features of their libraries,
 # and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
-test: lint-files ## Every check and every test there is.
+test: lint-files alerts terraform ## Every check and every test there is.
 	@$(SETUP) redis servers java dynamodb-local ministack kinesis-agg
 	$(LINTED) $(CARGO) build --locked --workspace --all-targets
 	$(LINTED) $(CARGO) test --locked --workspace --doc
 	$(LINTED) $(CARGO) test --locked --workspace --lib --bins --tests
+
+alerts: ## Prometheus' rules and Grafana's dashboard: alerts fire when they should; metrics and recipes are there.
+	@$(SETUP) prometheus
+	config/prometheus/check.sh
+
+# Checkov asks nobody for anything.
+terraform: ## The Terraform modules: formatting, validity, tests against a mock of AWS, common mistakes.
+	@$(SETUP) checkov
+	terraform/check.sh
+	BC_SKIP_MAPPING=TRUE $(CHECKOV) --config-file terraform/.checkov.yaml --directory terraform/modules
 
 lint: lint-files ## Formatting, clippy, licences and advisories of dependencies, shell scripts.
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -67,7 +78,7 @@ lint-files:
 	$(DENY) --workspace check --hide-inclusion-graph bans licenses sources
 	@if $(DENY) fetch db >/dev/null 2>&1; then $(DENY) --workspace check --hide-inclusion-graph advisories; \
 	else echo 'the advisory database cannot be fetched: advisories are NOT checked'; fi
-	shellcheck sandbox/setup.sh .ci/run
+	shellcheck sandbox/setup.sh config/prometheus/check.sh terraform/check.sh .ci/run
 
 fmt: ## Format the code.
 	$(CARGO) fmt --all

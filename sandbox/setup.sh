@@ -10,6 +10,8 @@
 #   - kinesis-agg: AWS' own reader and writer of aggregated records, into .tools (a Python package; needs pip once)
 #   - cargo-deny: the licence and advisory check, into .tools
 #   - shellcheck: the check of shell scripts
+#   - prometheus: Prometheus, and promtool, which checks its rules; no system service is started or enabled
+#   - checkov: the check of the Terraform modules against common mistakes, into .tools (a Python package; needs pip once)
 #
 # What is there already is left alone. Debian packages need root or a sudo that asks nothing; without either
 # the script says what to install and ends with an error.
@@ -23,6 +25,7 @@ dynamodb_package=amplify-dynamodb-simulator@2.9.30
 dynamodb_sha512=c5379e44bbf311fab2779961ddb1f8734907bd21c79a6843e590ec1c5280439836665e89aa515dbad6908422c7cf1129e91cb5a3b4c1ea7888a17b9002749ec1
 ministack_version=1.5.33
 kinesis_agg_version=1.2.3
+checkov_version=3.3.30
 cargo_deny_version=0.20.2
 java_min=17
 
@@ -200,6 +203,14 @@ need_kinesis_agg() {
     environment kinesis-agg "$kinesis_agg_version" "aws-kinesis-agg==$kinesis_agg_version" six==1.17.0 protobuf==7.36.2
 }
 
+need_prometheus() {
+    have promtool && return
+    apt_install Prometheus prometheus
+    if have systemctl; then as_root systemctl disable --quiet prometheus 2>/dev/null || true; fi
+}
+
+need_checkov() { environment checkov "$checkov_version" "checkov==$checkov_version"; }
+
 need_cargo_deny() {
     [ -x "$tools/bin/cargo-deny" ] && return
     say "building cargo-deny $cargo_deny_version into .tools; this takes some minutes, once"
@@ -219,7 +230,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack kinesis-agg cargo-deny shellcheck"
+[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack kinesis-agg cargo-deny shellcheck prometheus checkov"
 for need in "$@"; do
     case $need in
     compiler) need_compiler ;;
@@ -231,6 +242,8 @@ for need in "$@"; do
     kinesis-agg) need_kinesis_agg ;;
     cargo-deny) need_cargo_deny ;;
     shellcheck) need_shellcheck ;;
+    prometheus) need_prometheus ;;
+    checkov) need_checkov ;;
     *) fail "unknown need: $need" ;;
     esac
 done

@@ -14,6 +14,8 @@ use support::{assert_shown, assert_usage, assert_violations, check, stderr, unco
 
 const BINARY: &str = env!("CARGO_BIN_EXE_aggregator");
 const EXAMPLE: &str = include_str!("../../config/aggregator.toml");
+/// What Terraform's module writes; its own test holds it against the same file.
+const OF_TERRAFORM: &str = include_str!("../../terraform/modules/master/tests/expected/aggregator.toml");
 
 #[test]
 fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
@@ -54,20 +56,25 @@ fn every_file_in_config_is_parsed_by_a_test() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let mut names: Vec<_> = std::fs::read_dir(directory)
         .unwrap()
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .map(Result::unwrap)
+        // Directories have their own checks.
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|file| file.file_name().into_string().unwrap())
         .collect();
     names.sort();
     assert_eq!(
         names,
-        ["aggregator.toml", "cache-writer.toml"],
+        ["aggregator.toml", "cache-writer.toml", "prices-2018.toml", "prices.toml"],
         "add a test for a new file, then its name here"
     );
 }
 
 #[test]
 fn a_good_configuration_exits_with_0() {
-    let output = check(BINARY, EXAMPLE, &[]);
-    assert!(output.status.success(), "{}", stderr(&output));
+    for good in [EXAMPLE, OF_TERRAFORM] {
+        let output = check(BINARY, good, &[]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
 }
 
 #[test]

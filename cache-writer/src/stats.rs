@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::{ByteBudget, Lags};
 use warmcast_common::dead_letter::{Counts, ReasonClass};
 
@@ -69,6 +70,9 @@ impl Stats {
 
     /// Logs a `stats` line.
     pub fn log(&self, lags: &Lags, read: &ByteBudget, inflated: &ByteBudget) {
+        let watermark_ms = self.watermark_ms.load(Relaxed);
+        // Left out as long as this process has published none.
+        let watermark_age_ms = (watermark_ms > 0).then(|| now_ms().saturating_sub(watermark_ms));
         tracing::info!(
             changes_received = self.changes_received.load(Relaxed),
             changes_applied = self.changes_applied.load(Relaxed),
@@ -91,7 +95,8 @@ impl Stats {
             fills_asked = self.fills_asked.load(Relaxed),
             fills_shed = self.fills_shed.load(Relaxed),
             rewinds = self.rewinds.load(Relaxed),
-            watermark_ms = self.watermark_ms.load(Relaxed),
+            watermark_ms,
+            watermark_age_ms,
             verify_looked_at = self.verify_looked_at.load(Relaxed),
             verify_missing = self.verify_missing.load(Relaxed),
             verify_different = self.verify_different.load(Relaxed),

@@ -1,0 +1,38 @@
+# The example with the values of terraform.tfvars.example.
+
+mock_provider "aws" {
+  source = "../../testing"
+}
+
+mock_provider "aws" {
+  alias  = "eu_west_1"
+  source = "../../testing"
+}
+
+mock_provider "aws" {
+  alias  = "ap_northeast_1"
+  source = "../../testing"
+}
+
+variables {
+  table_arns = { profiles = "arn:aws:dynamodb:us-east-1:111122223333:table/profiles" }
+  image      = "111122223333.dkr.ecr.us-east-1.amazonaws.com/warmcast:0.1.0"
+  networks = {
+    us-east-1      = { vpc_id = "vpc-0a", subnet_ids = ["subnet-0a1", "subnet-0a2"] }
+    eu-west-1      = { vpc_id = "vpc-0b", subnet_ids = ["subnet-0b1", "subnet-0b2"] }
+    ap-northeast-1 = { vpc_id = "vpc-0c", subnet_ids = ["subnet-0c1", "subnet-0c2"] }
+  }
+  bidders      = { eu-west-1 = ["sg-0b"], ap-northeast-1 = ["sg-0c"] }
+  alarm_topics = { for region in ["us-east-1", "eu-west-1", "ap-northeast-1"] : region => ["arn:aws:sns:${region}:111122223333:on-call"] }
+}
+
+run "every_region_is_fed" {
+  assert {
+    condition     = length(regexall("(?m)^\\[regions\\.\"(eu-west-1|ap-northeast-1)\"\\]$", module.master.config_toml)) == 2
+    error_message = "The aggregators know both regions:\n${module.master.config_toml}"
+  }
+  assert {
+    condition     = length(output.cache_endpoints) == 2
+    error_message = "Bidders are told where to read."
+  }
+}

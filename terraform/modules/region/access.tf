@@ -1,0 +1,106 @@
+# What the cache-writers may do, and what their operators may do beside that. Each action is one that the code calls.
+
+locals {
+  master_tables = [for table in values(try(var.master.tables, {})) : table.arn]
+  master_keys   = distinct([for table in values(try(var.master.tables, {})) : table.kms_key_arn if table.kms_key_arn != null])
+  verifies      = try(var.master.verify_keys_per_s, 0) > 0
+
+  daemon_statements = concat(
+    module.state.daemon_statements,
+    [
+      {
+        Sid    = "Stream"
+        Effect = "Allow"
+        Action = [
+          "kinesis:DescribeStreamSummary",
+          "kinesis:GetRecords",
+          "kinesis:GetShardIterator",
+          "kinesis:ListShards",
+        ]
+        Resource = [aws_kinesis_stream.this.arn]
+      },
+      {
+        Sid       = "StreamKey"
+        Effect    = "Allow"
+        Action    = ["kms:Decrypt"]
+        Resource  = [local.kms_key_arn]
+        Condition = { StringEquals = { "kms:ViaService" = "kinesis.${local.region}.amazonaws.com" } }
+      },
+    ],
+    [for user in local.is_iam ? [aws_elasticache_user.this["writer"]] : [] :
+      {
+        Sid      = "Cache"
+        Effect   = "Allow"
+        Action   = ["elasticache:Connect"]
+        Resource = [aws_elasticache_replication_group.this.arn, user.arn]
+      }
+    ],
+    [for arns in length(local.master_tables) == 0 ? [] : [local.master_tables] :
+      {
+        # A continuous verification takes its keys by Scan.
+        Sid      = "Master"
+        Effect   = "Allow"
+        Action   = concat(["dynamodb:BatchGetItem", "dynamodb:DescribeTable"], local.verifies ? ["dynamodb:Scan"] : [])
+        Resource = arns
+      }
+    ],
+    [for arns in length(local.master_keys) == 0 ? [] : [local.master_keys] :
+      {
+        Sid       = "MasterKeys"
+        Effect    = "Allow"
+        Action    = ["kms:Decrypt", "kms:DescribeKey"]
+        Resource  = arns
+        Condition = { StringEquals = { "kms:ViaService" = "dynamodb.${var.master.region}.amazonaws.com" } }
+      }
+    ],
+  )
+
+  operator_statements = concat(
+    local.daemon_statements,
+    module.state.operator_statements,
+    [for arns in length(local.master_tables) == 0 || local.verifies ? [] : [local.master_tables] :
+      {
+        # `verify --sample` and `--all` take their keys by Scan.
+        Sid      = "Verify"
+        Effect   = "Allow"
+        Action   = ["dynamodb:Scan"]
+        Resource = arns
+      }
+    ],
+    [for arns in length(var.kcl_tables) == 0 ? [] : [var.kcl_tables] :
+      {
+        Sid      = "ImportKcl"
+        Effect   = "Allow"
+        Action   = ["dynamodb:Scan"]
+        Resource = arns
+      }
+    ],
+  )
+}
+
+# Attach it to the people, or the machine, that run the operators' commands.
+resource "aws_iam_policy" "operator" {
+  name        = "${var.name}-operator"
+  description = "The operators' commands of ${var.name}: status, explain, verify, replay, redrive, import-kcl"
+  policy      = jsonencode({ Version = "2012-10-17", Statement = local.operator_statements })
+  tags        = var.tags
+}
+
+# Attach it to the bidders' role: it lets them connect as the cache's user for readers.
+resource "aws_iam_policy" "reader" {
+  count       = local.is_iam ? 1 : 0
+  name        = "${var.name}-reader"
+  description = "Readers of the cache of ${var.name}"
+  tags        = var.tags
+
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = ["elasticache:Connect"]
+        Resource = [aws_elasticache_replication_group.this.arn, aws_elasticache_user.this["reader"].arn]
+      },
+    ]
+  })
+}

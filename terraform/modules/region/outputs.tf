@@ -1,0 +1,74 @@
+output "target" {
+  description = "What the master region's module must know of this region: `regions = { NAME = { target = ... } }`."
+  value = {
+    region      = local.region
+    stream_name = aws_kinesis_stream.this.name
+    stream_arn  = aws_kinesis_stream.this.arn
+    kms_key_arn = local.kms_key_arn
+  }
+}
+
+output "cache_endpoint" {
+  description = "The cache's configuration endpoint, for readers: rediss+cluster://ENDPOINT:6379."
+  value       = aws_elasticache_replication_group.this.configuration_endpoint_address
+}
+
+output "cache_security_group_id" {
+  description = "The cache's security group."
+  value       = aws_security_group.cache.id
+}
+
+output "reader_policy_arn" {
+  description = "The policy for bidders' roles, with which they connect as the user for readers; null with passwords."
+  value       = one(aws_iam_policy.reader[*].arn)
+}
+
+output "reader_user" {
+  description = "The cache's user for readers; null with passwords."
+  value       = try(aws_elasticache_user.this["reader"].user_name, null)
+}
+
+output "config_toml" {
+  description = "The cache-writers' configuration."
+  value       = local.config_toml
+}
+
+output "operator_policy_arn" {
+  description = "The policy for those who run the operators' commands."
+  value       = aws_iam_policy.operator.arn
+}
+
+output "role_arn" {
+  description = "The cache-writers' role."
+  value       = module.service.role_arn
+}
+
+output "role_policy" {
+  description = "The policy of the cache-writers' role, as JSON."
+  value       = module.service.role_policy
+}
+
+output "security_group_id" {
+  description = "The cache-writers' security group."
+  value       = module.service.security_group_id
+}
+
+output "state_table" {
+  description = "The state table's name."
+  value       = module.state.state_table
+}
+
+output "service" {
+  description = "The ECS service's or the autoscaling group's name."
+  value       = module.service.service
+}
+
+output "container_definitions" {
+  description = "The task's containers, as JSON; null on EC2."
+  value       = module.service.container_definitions
+}
+
+output "user_data" {
+  description = "What an instance runs when it starts; null on Fargate."
+  value       = module.service.user_data
+}
