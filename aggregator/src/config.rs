@@ -148,6 +148,8 @@ pub struct BatchConfig {
 }
 
 impl DaemonConfig for Config {
+    const SERVICE: &'static str = "warmcast-aggregator";
+
     fn read(mut root: Section) -> Self {
         let mut dynamodb_section = root.section("dynamodb");
         let dynamodb = ServiceConfig::read(&mut dynamodb_section);
@@ -199,6 +201,10 @@ impl DaemonConfig for Config {
         };
         root.finish();
         config
+    }
+
+    fn worker_id(&self) -> &str {
+        &self.worker_id
     }
 
     fn log(&self) -> &LogConfig {

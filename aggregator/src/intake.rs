@@ -116,7 +116,7 @@ impl Intake {
         Stats::add(&self.stats.oversize, 1);
         tracing::warn!(
             table = &*change.table,
-            position = ?change.position,
+            position = %change.position,
             bytes = change.payload.len(),
             bytes_max = self.body_bytes_max,
             "item too large for a frame: sent as an invalidation, so that readers go to the master"

@@ -99,6 +99,8 @@ pub struct QueueConfig {
 }
 
 impl DaemonConfig for Config {
+    const SERVICE: &'static str = "warmcast-cache-writer";
+
     fn read(mut root: Section) -> Self {
         let mut dynamodb_section = root.section("dynamodb");
         let dynamodb = ServiceConfig::read(&mut dynamodb_section);
@@ -135,6 +137,10 @@ impl DaemonConfig for Config {
         };
         root.finish();
         config
+    }
+
+    fn worker_id(&self) -> &str {
+        &self.worker_id
     }
 
     fn log(&self) -> &LogConfig {

@@ -14,7 +14,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use warmcast_cache::Cache;
 use warmcast_common::consumer::Watermark;
-use warmcast_common::telemetry::LogLimiter;
+use warmcast_common::log_trouble;
+use warmcast_common::telemetry::Trouble;
 
 use crate::stats::Stats;
 
@@ -39,7 +40,7 @@ impl Freshness {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut complaints = LogLimiter::default();
+        let mut trouble = Trouble::default();
         let mut published = Published::new(self.rewind);
         self.epoch.mark_unchanged();
         loop {
@@ -57,12 +58,13 @@ impl Freshness {
             let Some(watermark_ms) = published.next(fleet_ms) else { continue };
             match self.cache.publish_watermark(watermark_ms).await {
                 Ok(()) => {
+                    trouble.over();
                     published.record(watermark_ms, Instant::now());
                     self.stats.watermark_ms.store(watermark_ms, Relaxed);
                 }
                 Err(error) => {
-                    if let Some(repeats) = complaints.due(Instant::now()) {
-                        tracing::warn!(%error, repeats, "the watermark is not published; it is tried again");
+                    if let Some(told) = trouble.again(Instant::now()) {
+                        log_trouble!(told, %error, "the watermark is not published; it is tried again");
                     }
                 }
             }

@@ -19,8 +19,9 @@ use warmcast_cache::{Cache, CacheError, Filler, ItemId, Outcome, Refusal};
 use warmcast_common::consumer::Ack;
 use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_common::fence::Fence;
+use warmcast_common::log_trouble;
 use warmcast_common::retry::Backoff;
-use warmcast_common::telemetry::LogLimiter;
+use warmcast_common::telemetry::Trouble;
 use warmcast_proto::change::{Change, ChangeKind};
 use warmcast_proto::frame::encode_change;
 
@@ -88,7 +89,7 @@ impl Reducer {
 
     /// Applies until the cache has answered for each change. What it cannot answer now is applied again.
     async fn apply_all(&self, newest: Vec<Newest<Ack>>) {
-        let (mut pauses, mut complaints) = (Backoff::new(RETRY_FIRST, RETRY_MAX), LogLimiter::default());
+        let (mut pauses, mut trouble) = (Backoff::new(RETRY_FIRST, RETRY_MAX), Trouble::default());
         let mut pending = VecDeque::from(newest);
         while !pending.is_empty() {
             // What was read before this process stood still may be another worker's by now, and superseded. Its acks
@@ -98,8 +99,8 @@ impl Reducer {
             let (again, unavailable) = self.apply(pending.drain(..len).collect()).await;
             if let Some(error) = unavailable {
                 Stats::add(&self.stats.retries, again.len());
-                if let Some(repeats) = complaints.due(Instant::now()) {
-                    tracing::warn!(%error, changes = again.len(), repeats, "changes are applied again until the cache takes them");
+                if let Some(told) = trouble.again(Instant::now()) {
+                    log_trouble!(told, %error, changes = again.len(), "changes are applied again until the cache takes them");
                 }
                 tokio::time::sleep(pauses.next_pause()).await;
             }
@@ -133,7 +134,7 @@ impl Reducer {
             }
         }
         if let Some((error, changes)) = late {
-            tracing::warn!(%error, changes, "their shards are read again");
+            tracing::warn!(%error, changes, "changes were not applied in time: their shards are read again");
         }
         (again, unavailable)
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Document, EXIT_USAGE, Section, Violation, read_effective};
 use crate::shutdown::on_signal;
-use crate::telemetry::{self, LogConfig, Telemetry};
+use crate::telemetry::{self, Identity, LogConfig, Telemetry};
 
 use configuration::Configuration;
 use shell::{Completions, Man};
@@ -30,8 +30,13 @@ const EXIT_COULD_NOT_RUN: u8 = 2;
 
 /// A daemon's configuration.
 pub trait DaemonConfig: Sized + Send + 'static {
+    /// The program, as logs and traces name it.
+    const SERVICE: &'static str;
+
     /// Takes the daemon's fields out of the document. What is wrong is noted there.
     fn read(root: Section) -> Self;
+    /// The worker's name.
+    fn worker_id(&self) -> &str;
     /// How it logs.
     fn log(&self) -> &LogConfig;
     /// How long it may take to stop. Keep it shorter than the orchestrator's kill.
@@ -174,13 +179,10 @@ impl ConfigArgs {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load<C: DaemonConfig>(&self) -> Result<C, ConfigError> {
-        self.load_with_telemetry().map(|(config, _)| config)
-    }
-
-    fn load_with_telemetry<C: DaemonConfig>(&self) -> Result<(C, Telemetry), ConfigError> {
         let config: C = read(self.document()?)?;
-        let telemetry = telemetry::init(config.log());
-        Ok((config, telemetry))
+        // A command is no worker.
+        telemetry::init(config.log(), Identity { service: C::SERVICE, worker_id: None });
+        Ok(config)
     }
 
     /// The file with what the environment and the flags say, not yet looked into.
@@ -215,14 +217,16 @@ where
     F: Future<Output = Result<(), anyhow::Error>>,
     R: FnOnce(C, Telemetry, CancellationToken) -> F,
 {
-    let (config, telemetry): (C, _) = match args.config.load_with_telemetry() {
-        Ok(loaded) => loaded,
+    let config: C = match args.config.document().and_then(|document| Ok(read(document)?)) {
+        Ok(config) => config,
         Err(error) => return refuse_config(name, &error),
     };
     if args.check_config {
         print!("{}", configuration::good(&args.config.config));
         return ExitCode::SUCCESS;
     }
+    let worker_id = Some(config.worker_id().to_owned());
+    let telemetry = telemetry::init(config.log(), Identity { service: C::SERVICE, worker_id });
     let deadline = config.shutdown_deadline();
     match supervise(Some(deadline), |shutdown| run(config, telemetry, shutdown)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -46,7 +46,7 @@ impl Fence {
             self.0.send_modify(|ticks| stood_still = ticks.tick(Instant::now(), now_ms()));
             if let Some(stood_still) = stood_still {
                 tracing::warn!(
-                    ?stood_still,
+                    stood_still_ms = stood_still.as_millis(),
                     "this process stood still; what it had read before is read again"
                 );
             }

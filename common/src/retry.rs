@@ -5,6 +5,11 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::log_trouble;
+use crate::telemetry::Trouble;
+
 /// What to do about a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -69,20 +74,23 @@ impl Default for Backoff {
     }
 }
 
-/// Tries until it succeeds, with a log line for each failure: for what a daemon cannot work without and what may
+/// Tries until it succeeds, and tells that it does not: for what a daemon cannot work without and what may
 /// be there in a minute. `what` names it: "the state table". Cancel it by dropping it.
 pub async fn until_ok<T, E, F>(what: &str, mut attempt: impl FnMut() -> F) -> T
 where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,
 {
-    let mut pauses = Backoff::default();
+    let (mut pauses, mut trouble) = (Backoff::default(), Trouble::default());
     loop {
         match attempt().await {
             Ok(reached) => return reached,
             Err(error) => {
                 let pause = pauses.next_pause();
-                tracing::error!(%error, pause_ms = pause.as_millis(), "{what} cannot be used yet; trying again");
+                if let Some(told) = trouble.again(Instant::now()) {
+                    let pause_ms = pause.as_millis();
+                    log_trouble!(told, %error, pause_ms, "{what} cannot be used yet; trying again");
+                }
                 tokio::time::sleep(pause).await;
             }
         }

@@ -4,8 +4,11 @@
 //! healthy day; debug is for developers.
 
 mod fields;
+mod repeats;
+mod lines;
 mod recent;
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +17,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
+use lines::Lines;
+
+pub use lines::Identity;
 pub use recent::{Recent, RecentLine};
 
 use crate::config::Section;
@@ -64,13 +70,10 @@ pub struct Telemetry {
 }
 
 /// Starts logging for the whole process. A second call, as in tests, changes nothing.
-pub fn init(config: &LogConfig) -> Telemetry {
+pub fn init(config: &LogConfig, identity: Identity) -> Telemetry {
     let filter = EnvFilter::builder().with_default_directive(level(config.level).into()).from_env_lossy();
-    let lines = tracing_subscriber::fmt::layer::<Registry>().with_writer(std::io::stderr);
-    let lines = match config.format {
-        LogFormat::Human => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
-    };
+    let colors = std::io::stderr().is_terminal();
+    let lines = Lines::new(config.format, colors, identity, std::io::stderr);
     let telemetry = Telemetry::default();
     // What is shown to people does not depend on what is written.
     let subscriber = Registry::default().with(lines.with_filter(filter)).with(telemetry.recent.layer());
@@ -90,6 +93,51 @@ pub async fn log_at_intervals(interval: Duration, end: &CancellationToken, log: 
         log();
     }
     log();
+}
+
+/// A trouble that goes on while something is tried again: a warning at first, since it may heal, and an error once it
+/// lasts. It is told at once, and then once in a while.
+#[derive(Debug, Default)]
+pub struct Trouble {
+    since: Option<Instant>,
+    limiter: LogLimiter,
+}
+
+/// What is to be told of a [`Trouble`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// It does not heal by itself, as far as can be seen: a person has to look.
+    pub lasts: bool,
+    /// How many times it was left out since it was told last.
+    pub repeats: u64,
+}
+
+/// A trouble that is there for so long lasts.
+pub const LASTS_AFTER: Duration = Duration::from_secs(60);
+
+impl Trouble {
+    /// It failed again. What to tell, if anything.
+    pub fn again(&mut self, now: Instant) -> Option<Told> {
+        let since = *self.since.get_or_insert(now);
+        let lasts = now.saturating_duration_since(since) >= LASTS_AFTER;
+        self.limiter.due(now).map(|repeats| Told { lasts, repeats })
+    }
+
+    /// It is over.
+    pub fn over(&mut self) {
+        self.since = None;
+    }
+}
+
+/// Logs what a [`Told`] says of itself, as an error if the trouble lasts and as a warning if not.
+#[macro_export]
+macro_rules! log_trouble {
+    ($told:expr, $($rest:tt)+) => {
+        match $told {
+            $crate::telemetry::Told { lasts: true, repeats } => tracing::error!(repeats, $($rest)+),
+            $crate::telemetry::Told { lasts: false, repeats } => tracing::warn!(repeats, $($rest)+),
+        }
+    };
 }
 
 /// Lets a message that may repeat for hours through at once, and then once in a while with what was left out.
@@ -126,5 +174,18 @@ mod tests {
         assert_eq!(limiter.due(at(1)), None);
         assert_eq!(limiter.due(at(9)), None);
         assert_eq!(limiter.due(at(10)), Some(2));
+    }
+
+    #[test]
+    fn a_trouble_is_a_warning_until_it_lasts_and_one_anew_after_it_was_over() {
+        let (start, mut trouble) = (Instant::now(), Trouble::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(trouble.again(at(0)), Some(Told { lasts: false, repeats: 0 }));
+        assert_eq!((trouble.again(at(1)), trouble.again(at(2))), (None, None));
+        assert_eq!(trouble.again(at(59)), Some(Told { lasts: false, repeats: 2 }));
+        assert_eq!(trouble.again(at(61)), None);
+        assert_eq!(trouble.again(at(70)), Some(Told { lasts: true, repeats: 1 }));
+        trouble.over();
+        assert_eq!(trouble.again(at(100)), Some(Told { lasts: false, repeats: 0 }));
     }
 }

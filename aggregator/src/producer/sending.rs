@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use warmcast_common::aws::CallError;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ParkReason;
+use warmcast_common::log_trouble;
 use warmcast_common::retry::Class;
-use warmcast_common::telemetry::LogLimiter;
+use warmcast_common::telemetry::{LogLimiter, Trouble};
 
 use super::Producer;
 use super::call::{Call, Made};
@@ -41,6 +42,8 @@ pub(super) struct Sending<'a> {
     /// The distribution that was reported last.
     reported_self_distributing: bool,
     complaints: LogLimiter,
+    /// With looking how the stream is set up.
+    trouble: Trouble,
 }
 
 impl<'a> Sending<'a> {
@@ -54,6 +57,7 @@ impl<'a> Sending<'a> {
             look_at: now,
             reported_self_distributing: false,
             complaints: LogLimiter::default(),
+            trouble: Trouble::default(),
         }
     }
 
@@ -227,17 +231,18 @@ impl<'a> Sending<'a> {
         self.look_at = now + SUMMARY_INTERVAL;
         match ended {
             Ok(Ok(summary)) => {
+                self.trouble.over();
                 if let Some(is_self_distributing) = summary.is_self_distributing {
                     self.paced.routes.set_self_distributing(is_self_distributing);
                     self.report_distribution(now);
                 }
             }
             Ok(Err(error)) => {
-                tracing::error!(
-                    region = self.region(),
-                    %error,
-                    "the target stream cannot be used yet; puts are tried until it can"
-                );
+                let told = self.trouble.again(now);
+                let (region, stream) = (self.region(), self.producer.target.stream());
+                if let Some(told) = told {
+                    log_trouble!(told, region, stream, %error, "the target stream cannot be used yet; puts are tried until it can");
+                }
                 // Other errors say nothing of puts: permissions, for one, are given call by call.
                 if matches!(error.class, Class::Transient | Class::NotFound) {
                     self.paced.health.on_failure(now, now);

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use warmcast_cache::shape::{Shaped, shape_encoded};
 use warmcast_cache::{Backfill, Backfilled, CacheError, ItemRef, ReadStart, Refusal};
 use warmcast_common::consumer::Ack;
+use warmcast_common::log_trouble;
 use warmcast_common::retry::Backoff;
-use warmcast_common::telemetry::LogLimiter;
+use warmcast_common::telemetry::Trouble;
 use warmcast_proto::change::Change;
 
 use super::{RETRY_FIRST, RETRY_MAX, Reducer, changes_of_call};
@@ -32,7 +33,7 @@ struct Row {
 impl Reducer {
     /// Backfills until the cache has answered for each row.
     pub(super) async fn backfill_all(&self, rows: Vec<Routed>) {
-        let (mut pauses, mut complaints) = (Backoff::new(RETRY_FIRST, RETRY_MAX), LogLimiter::default());
+        let (mut pauses, mut trouble) = (Backoff::new(RETRY_FIRST, RETRY_MAX), Trouble::default());
         let mut refused = Refused::default();
         let mut pending: VecDeque<Row> =
             rows.into_iter().filter_map(|row| self.prepare(row, &mut refused)).collect();
@@ -43,8 +44,8 @@ impl Reducer {
             let (again, unavailable) = self.backfill(pending.drain(..len).collect(), &mut refused).await;
             if let Some(error) = unavailable {
                 Stats::add(&self.stats.retries, again.len());
-                if let Some(repeats) = complaints.due(Instant::now()) {
-                    tracing::warn!(%error, rows = again.len(), repeats, "rows are backfilled again until the cache takes them");
+                if let Some(told) = trouble.again(Instant::now()) {
+                    log_trouble!(told, %error, rows = again.len(), "rows are backfilled again until the cache takes them");
                 }
                 tokio::time::sleep(pauses.next_pause()).await;
             }
@@ -141,9 +142,9 @@ impl Refused {
         let (rows, table) = (self.rows, &*change.table);
         // Not worth a warning: the operator of the table has said so.
         if refusal == Refusal::NotBackfilled {
-            tracing::debug!(table, rows, "rows of a backfill are not cached: {refusal}");
+            tracing::debug!(table, rows, %refusal, "rows of a backfill are not cached");
         } else {
-            tracing::warn!(table, rows, "rows of a backfill cannot be cached; the first: {refusal}");
+            tracing::warn!(table, rows, %refusal, "rows of a backfill cannot be cached; the first tells why");
         }
     }
 }

@@ -211,7 +211,7 @@ impl<S: StreamSource> Audit<S> {
         if newcomers.is_empty() {
             return Ok(false);
         }
-        tracing::info!(stream = self.stream(), lanes = ?newcomers, shards = finished.len(), "lanes were added: finished shards are read again for them");
+        tracing::info!(stream = self.stream(), regions = ?newcomers, shards = finished.len(), "lanes were added: finished shards are read again for them");
         let of_new = finished.iter().map(|shard| (shard, onset(&newcomers, None, now_ms())));
         for (shard, onset) in of_new {
             self.store().create_finished_lease(self.stream(), shard, onset.unwrap_or_default()).await?;

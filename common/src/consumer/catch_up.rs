@@ -277,8 +277,9 @@ where
             match Box::pin(self.pass(ready)).await {
                 Ok(()) => pauses.reset(),
                 Err(error) => {
-                    let (shard, lanes) = (&*self.lease.shard, self.lanes.names(ready));
-                    tracing::warn!(shard, ?lanes, %error, "catching up was broken off; it goes on from where it was");
+                    let (stream, shard, regions) =
+                        (&*self.lease.stream, &*self.lease.shard, self.lanes.names(ready));
+                    tracing::warn!(stream, shard, ?regions, %error, "catching up was broken off; it goes on from where it was");
                 }
             }
             drop(permit);
@@ -294,8 +295,8 @@ where
             && let Some(guest) = lease.guest.filter(|guest| guest.is_live(now_ms()))
         {
             if !std::mem::replace(&mut is_told, true) {
-                let (shard, guest) = (&*self.lease.shard, guest.name);
-                tracing::info!(shard, guest, "catching up waits for a command that reads the shard");
+                let (stream, shard, guest) = (&*self.lease.stream, &*self.lease.shard, guest.name);
+                tracing::info!(stream, shard, guest, "catching up waits for a command that reads the shard");
             }
             tokio::time::sleep(GUEST_LOOK_INTERVAL).await;
         }
@@ -314,8 +315,8 @@ where
     async fn pass(&self, lanes: Lanes) -> Result<(), PassError> {
         let places = lanes.iter().filter_map(|lane| self.acks.parked_at(lane));
         let Some(place) = places.reduce(earlier) else { return Ok(()) };
-        let shard = &*self.lease.shard;
-        tracing::info!(shard, lanes = ?self.lanes.names(lanes), from = %place, "catching up");
+        let (stream, shard, regions) = (&*self.lease.stream, &*self.lease.shard, self.lanes.names(lanes));
+        tracing::info!(stream, shard, ?regions, from = %place, "catching up");
         let acks = ShardAcks::with_lanes(WINDOW_RECORDS_MAX, place.clone(), lanes, BTreeMap::new());
         let mut pass = Pass { lanes, acks, place, iterator: None, tip: Tip::default(), is_gap: false };
         self.look_for_silent_gap(&mut pass).await?;
@@ -360,7 +361,7 @@ where
             alarm = "parked-past-retention",
             stream,
             shard,
-            lanes = ?names,
+            regions = ?names,
             %after,
             "gap: records were trimmed before the parked lanes had them; the table needs a backfill there"
         );
@@ -493,8 +494,8 @@ where
                 return Err(PassError::NotReady(self.lanes.parking.after));
             }
         }
-        let lanes = self.lanes.names(self.acks.caught_up(pass.lanes));
-        tracing::info!(shard = &*self.lease.shard, ?lanes, "caught up");
+        let regions = self.lanes.names(self.acks.caught_up(pass.lanes));
+        tracing::info!(stream = &*self.lease.stream, shard = &*self.lease.shard, ?regions, "caught up");
         Ok(())
     }
 }

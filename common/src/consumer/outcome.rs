@@ -63,6 +63,11 @@ pub enum ShardFailure {
 }
 
 impl ShardFailure {
+    /// Whether it is a defect of ours: it does not heal.
+    pub fn is_defect(&self) -> bool {
+        matches!(self, Self::Stuck(_) | Self::Panicked)
+    }
+
     /// Whether the service says that the shard, or its stream, is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Source(error) if error.is_not_found())

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::clock::now_ms;
 use crate::fence::Fence;
+use crate::log_trouble;
 use crate::retry::{Backoff, Class};
-use crate::telemetry::LogLimiter;
+use crate::telemetry::Trouble;
 
 use super::ack::ShardAcks;
 use super::budget::{ByteBudget, BytePermit};
@@ -64,7 +65,7 @@ where
     pub(super) async fn read(&self) -> Result<ReadEnd, ShardFailure> {
         let mut place = Place { checkpoint: self.lease.checkpoint.clone(), iterator: None };
         let mut errors = Backoff::default();
-        let mut complaints = LogLimiter::default();
+        let mut trouble = Trouble::default();
         let mut idle = Idle::new(self.source, self.worker);
         let mut tip = Tip::default();
         self.look_for_silent_gap().await;
@@ -81,6 +82,7 @@ where
                         return Err(ShardFailure::StoodStill);
                     }
                     errors.reset();
+                    trouble.over();
                     let next = page.next.clone();
                     let at_tip = tip.is_found(&page);
                     if page.records.is_empty() && behind(&page).is_zero() && self.acks.status().pending == 0 {
@@ -100,7 +102,7 @@ where
                     pause
                 }
                 Err(error) => {
-                    Box::pin(self.recover(&mut place, error, &mut complaints)).await?;
+                    Box::pin(self.recover(&mut place, error, &mut trouble)).await?;
                     errors.next_pause()
                 }
             };
@@ -178,12 +180,12 @@ where
         &self,
         place: &mut Place,
         error: SourceError,
-        complaints: &mut LogLimiter,
+        trouble: &mut Trouble,
     ) -> Result<(), ShardFailure> {
-        let shard = &*self.lease.shard;
+        let (stream, shard) = (self.source.stream(), &*self.lease.shard);
         match &error {
             SourceError::IteratorExpired(_) => {
-                tracing::info!(shard, from = %place.checkpoint, "iterator expired; a new one is made");
+                tracing::info!(stream, shard, from = %place.checkpoint, "iterator expired; a new one is made");
                 place.iterator = None;
             }
             SourceError::Trimmed(_) => {
@@ -193,9 +195,9 @@ where
             }
             SourceError::Call(call) => match call.class {
                 Class::Throttled | Class::Transient | Class::Denied => {
-                    if let Some(repeats) = complaints.due(Instant::now()) {
+                    if let Some(told) = trouble.again(Instant::now()) {
                         let class = call.class.as_str();
-                        tracing::warn!(shard, %error, class, repeats, "read failed; it is tried again");
+                        log_trouble!(told, stream, shard, %error, class, "read failed; it is tried again");
                     }
                 }
                 Class::NotFound | Class::Permanent => return Err(error.into()),

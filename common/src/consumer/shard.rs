@@ -362,7 +362,7 @@ where
                 Ok(()) => (written, written_at) = (now, Instant::now()),
                 Err(error) if error.is_fenced() => return Ok(Some(LeaseLost)),
                 Err(error) => {
-                    tracing::warn!(shard = &*self.lease.shard, %error, "checkpoint failed; it is tried again")
+                    tracing::warn!(stream = &*self.lease.stream, shard = &*self.lease.shard, %error, "checkpoint failed; it is tried again")
                 }
             }
         }
@@ -374,7 +374,7 @@ where
         for (lane, Parked { checkpoint, why, .. }) in
             now.iter().filter(|(lane, _)| !before.contains_key(*lane))
         {
-            tracing::warn!(stream = &**stream, shard = &**shard, lane, why, at = %checkpoint, "parked: the others go on without it");
+            tracing::warn!(stream = &**stream, shard = &**shard, region = lane, reason = why, at = %checkpoint, "parked: the others go on without it");
         }
     }
 
@@ -451,7 +451,7 @@ where
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_fenced() => return Err(LeaseLost),
                 Err(error) => {
-                    tracing::warn!(shard = &*self.lease.shard, %error, "state write failed; it is tried again")
+                    tracing::warn!(stream = &*self.lease.stream, shard = &*self.lease.shard, %error, "state write failed; it is tried again")
                 }
             }
             tokio::time::sleep(pauses.next_pause()).await;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fence::Fence;
 use crate::limits::{STATE_CALLS_IN_FLIGHT_MAX, WATERMARK_INTERVAL};
 use crate::retry::Backoff;
-use crate::telemetry::LogLimiter;
+use crate::telemetry::{LogLimiter, Trouble};
 
 use super::audit::{AuditError, Audited};
 use super::budget::ByteBudget;
@@ -87,6 +87,7 @@ pub struct Consumer<S, P> {
     /// Small writes that nothing waits for until the end.
     chores: JoinSet<()>,
     errors: Backoff,
+    trouble: Trouble,
     next_sync: Instant,
     look_again: bool,
     busy: Busy,
@@ -122,6 +123,7 @@ where
             seeks: JoinSet::new(),
             chores: JoinSet::new(),
             errors: Backoff::default(),
+            trouble: Trouble::default(),
             next_sync: Instant::now(),
             look_again: false,
             busy: Busy::default(),

@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Section;
 use crate::limits::WATERMARK_INTERVAL;
+use crate::log_trouble;
 use crate::retry::until_ok;
+use crate::telemetry::Trouble;
 
 use super::assignment::Member;
 use super::coverage::{Coverage, Holdings};
@@ -168,6 +170,7 @@ impl Worker {
         let mut beaten: Option<Instant> = None;
         // The leases that the last beat told of, and whether it told their watermark.
         let mut told = None;
+        let (mut beating, mut observing) = (Trouble::default(), Trouble::default());
         loop {
             let urgent = async {
                 self.news.notified().await;
@@ -194,11 +197,20 @@ impl Worker {
                     if error.is_fenced() {
                         return Err(error);
                     }
-                    tracing::warn!(%error, "heartbeat failed; others may take over this worker's leases");
+                    if let Some(told) = beating.again(Instant::now()) {
+                        log_trouble!(told, %error, "heartbeat failed; others may take over this worker's leases");
+                    }
+                } else {
+                    beating.over();
                 }
             }
-            if let Err(error) = self.observe().await {
-                tracing::warn!(%error, "the others' heartbeats could not be read");
+            match self.observe().await {
+                Ok(_) => observing.over(),
+                Err(error) => {
+                    if let Some(told) = observing.again(Instant::now()) {
+                        log_trouble!(told, %error, "the others' heartbeats could not be read");
+                    }
+                }
             }
         }
         // Whoever comes after sees at once that nobody is there.

@@ -19,8 +19,9 @@ use super::store::{LetterError, LetterStore};
 use crate::clock::now_ms;
 use crate::consumer::budget::{ByteBudget, BytePermit};
 use crate::limits::DEAD_LETTER_BYTES_MAX;
+use crate::log_trouble;
 use crate::retry::Backoff;
-use crate::telemetry::LogLimiter;
+use crate::telemetry::{LogLimiter, Trouble};
 
 /// Letters that may wait for the store.
 const QUEUE_LETTERS_MAX: usize = 1_024;
@@ -143,10 +144,10 @@ impl Keeper {
         let Self { store, letters, .. } = self;
         let preparing = async {
             let mut pauses = Backoff::new(RETRY_PERMANENT.0, RETRY_PERMANENT.1);
-            let mut complaints = LogLimiter::default();
+            let mut trouble = Trouble::default();
             while let Err(error) = store.prepare().await {
-                if let Some(repeats) = complaints.due(Instant::now()) {
-                    tracing::error!(%error, repeats, "dead letters cannot be stored yet; there are none");
+                if let Some(told) = trouble.again(Instant::now()) {
+                    log_trouble!(told, %error, "dead letters cannot be stored yet; there are none");
                 }
                 tokio::time::sleep(pauses.next_pause()).await;
             }
@@ -193,7 +194,6 @@ fn log_stored(store: &LetterStore, kept: &Kept) {
         position = envelope.origin.position.as_deref(),
         index = envelope.index,
         table = envelope.table.as_deref(),
-        key = envelope.key.as_deref().map(|key| key.escape_ascii().to_string()),
         class = envelope.class.as_str(),
         reason = envelope.reason,
         form = envelope.form.as_str(),

@@ -22,6 +22,12 @@ impl Fields {
         fields
     }
 
+    /// What no event says.
+    pub(super) fn made<const N: usize>(message: String, values: [(&str, Value); N]) -> Self {
+        let values = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { message, values, text_bytes_max: usize::MAX }
+    }
+
     fn set(&mut self, field: &Field, value: impl Into<Value>) {
         // The `log` crate's events bring where they are from as fields.
         if !field.name().starts_with("log.") {

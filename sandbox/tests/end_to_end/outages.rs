@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
+use warmcast_sandbox::daemon::Daemon;
+use warmcast_sandbox::world::World;
 
 use crate::support::*;
 
@@ -22,6 +24,7 @@ async fn a_frozen_redis_delays_its_own_region_only() {
     world.regions()[0].redis().thaw().unwrap();
     let ledger = traffic.finish().await;
     assert_regions_equal(&mut world, &ledger).await;
+    assert_few_complaints(&world);
     stop(world).await;
 }
 
@@ -44,5 +47,15 @@ async fn a_redis_that_comes_back_empty_is_filled_with_what_follows() {
         wait_for_entry(&world, 0, (TABLE, &format!("during-{index}")), is_live).await;
     }
     assert_eq!(world.ended(), None);
+    assert_few_complaints(&world);
     stop(world).await;
+}
+
+/// An outage is told, and not over and over: in these seconds, eight reducers and all shards of a region had nothing to
+/// write to.
+fn assert_few_complaints(world: &World) {
+    let complaints = |daemon: &Daemon| daemon.log().warnings() + daemon.log().errors();
+    let of_each: Vec<u64> = world.daemons().map(complaints).collect();
+    assert!(of_each.iter().any(|count| *count > 0), "the outage is told: {of_each:?}");
+    assert!(of_each.iter().all(|count| *count <= 40), "{of_each:?}: {}", world.tails());
 }

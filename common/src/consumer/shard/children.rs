@@ -41,7 +41,7 @@ where
                 Ok(adopted) => found.adopted.extend(adopted),
                 // The next full listing finds it.
                 Err(error) => {
-                    tracing::warn!(shard = child.id, %error, "the lease of a child could not be written")
+                    tracing::warn!(stream = &*self.lease.stream, shard = child.id, %error, "the lease of a child could not be written")
                 }
             }
             found.names.push(child.id);
@@ -51,7 +51,7 @@ where
 
     /// Asks for the children of this ended shard; they appear late.
     async fn find_children(&self) -> Vec<Shard> {
-        let (task, shard) = (self.task, &*self.lease.shard);
+        let (task, stream, shard) = (self.task, &*self.lease.stream, &*self.lease.shard);
         let mut pauses = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         for _ in 0..CHILD_SHARD_TRIES_MAX {
             task.progress.enter(Stage::Children);
@@ -59,7 +59,7 @@ where
                 Some(Ok(listing)) if !listing.shards.is_empty() || listing.disabled => return listing.shards,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
-                    tracing::warn!(shard, %error, "children of an ended shard could not be listed")
+                    tracing::warn!(stream, shard, %error, "children of an ended shard could not be listed")
                 }
                 None => return Vec::new(),
             }
@@ -67,7 +67,11 @@ where
                 return Vec::new();
             }
         }
-        tracing::info!(shard, "no children of the ended shard show yet; the next full listing looks again");
+        tracing::info!(
+            stream,
+            shard,
+            "no children of the ended shard show yet; the next full listing looks again"
+        );
         Vec::new()
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, Id, JoinError};
 use tokio::time::Instant;
 
+use crate::log_trouble;
 use crate::retry::Backoff;
+use crate::telemetry::Trouble;
 
 use super::super::assignment::Member;
 use super::super::audit::{Audit, AuditError, Audited};
@@ -42,6 +44,7 @@ pub(super) struct Stream<S, P> {
     auditing: Option<AbortHandle>,
     next_audit: Instant,
     audit_errors: Backoff,
+    audit_trouble: Trouble,
 }
 
 impl<S, P> Consumer<S, P>
@@ -109,6 +112,7 @@ where
                 };
                 stream.next_audit = now + next_listing(stream.repeats, config);
                 stream.audit_errors.reset();
+                stream.audit_trouble.over();
                 stream.disabled = found.disabled;
                 for (_, failed) in self.failed.iter_mut().filter(|(key, _)| key.stream == name) {
                     failed.not_found = false;
@@ -132,12 +136,16 @@ where
         };
         let pause = stream.audit_errors.next_pause();
         stream.next_audit = now + pause;
-        tracing::error!(
-            stream = &*name,
-            error,
-            pause_ms = pause.as_millis(),
-            "the stream's shards could not be looked through; trying again"
-        );
+        if let Some(told) = stream.audit_trouble.again(now) {
+            let (stream, pause_ms) = (&*name, pause.as_millis());
+            log_trouble!(
+                told,
+                stream,
+                error,
+                pause_ms,
+                "the stream's shards could not be looked through; trying again"
+            );
+        }
         self.next_sync = self.next_sync.min(stream.next_audit);
     }
 }
@@ -159,6 +167,7 @@ impl<S, P> Stream<S, P> {
             auditing: None,
             next_audit: first_audit,
             audit_errors: Backoff::default(),
+            audit_trouble: Trouble::default(),
         }
     }
 

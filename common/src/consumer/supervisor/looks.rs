@@ -8,6 +8,7 @@ use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::limits::CLAIMS_MAX;
+use crate::log_trouble;
 
 use super::super::plan::{Plan, Situation, plan};
 use super::super::processor::Processor;
@@ -63,6 +64,7 @@ where
         let failed = match looked {
             Ok(Ok(view)) => {
                 self.errors.reset();
+                self.trouble.over();
                 self.see_leases(&view);
                 return self.decide(view);
             }
@@ -70,11 +72,10 @@ where
             Err(panicked) => panicked.to_string(),
         };
         let pause = self.errors.next_pause();
-        tracing::error!(
-            error = failed,
-            pause_ms = pause.as_millis(),
-            "leases could not be read; trying again"
-        );
+        if let Some(told) = self.trouble.again(Instant::now()) {
+            let pause_ms = pause.as_millis();
+            log_trouble!(told, error = failed, pause_ms, "leases could not be read; trying again");
+        }
         self.next_sync = Instant::now() + pause;
     }
 

@@ -7,7 +7,9 @@ use tokio::task::{AbortHandle, Id, JoinError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::log_trouble;
 use crate::retry::Backoff;
+use crate::telemetry::{LASTS_AFTER, Told};
 
 use super::super::assignment::{FreeLease, takers};
 use super::super::orders::Orders;
@@ -42,6 +44,8 @@ pub(super) struct Tending {
 /// A shard that waits to be started again.
 pub(super) struct Failed {
     pauses: Backoff,
+    /// Since when it has failed again and again.
+    since: Instant,
     pub(super) start_at: Instant,
     pub(super) not_found: bool,
 }
@@ -168,7 +172,10 @@ where
         let (stream, shard) = (&*key.stream, &*key.shard);
         let failed = self.failed.entry(key.clone()).or_insert_with(Failed::new);
         let pause = failed.again(failure);
-        tracing::error!(stream, shard, error = %failure, pause_ms = pause.as_millis(), "shard failed; it starts again");
+        let (lasts, pause_ms) = (failed.lasts(failure), pause.as_millis());
+        // The failures of one shard are told each by itself: the pauses between them grow.
+        let told = Told { lasts, repeats: 0 };
+        log_trouble!(told, stream, shard, error = %failure, pause_ms, "shard failed; it starts again");
         self.next_sync = self.next_sync.min(failed.start_at);
         if failure.is_not_found()
             && let Some(stream) = self.streams.get_mut(&key.stream)
@@ -252,6 +259,7 @@ impl Failed {
     fn new() -> Self {
         Self {
             pauses: Backoff::new(Duration::from_millis(500), RESTART_PAUSE_MAX),
+            since: Instant::now(),
             start_at: Instant::now(),
             not_found: false,
         }
@@ -261,10 +269,16 @@ impl Failed {
         // It has run for a while since: a new failure, not the old one going on.
         if self.start_at.elapsed() > RESTART_PAUSE_MAX {
             self.pauses.reset();
+            self.since = Instant::now();
         }
         let pause = self.pauses.next_pause();
         self.start_at = Instant::now() + pause;
         self.not_found = failure.is_not_found();
         pause
+    }
+
+    /// Whether a person has to look: some failures tell so by themselves, the others by going on.
+    fn lasts(&self, failure: &ShardFailure) -> bool {
+        failure.is_defect() || self.since.elapsed() >= LASTS_AFTER
     }
 }

@@ -126,7 +126,7 @@ impl FleetWatermark {
                 self.tell(None);
             }
             Err(stopped) if stopped.is_cancelled() => {}
-            Err(panicked) => tracing::error!(%panicked, "the lanes could not be read"),
+            Err(panicked) => tracing::error!(error = %panicked, "the lanes could not be read"),
         }
     }
 
@@ -154,7 +154,7 @@ impl FleetWatermark {
             && let Some(repeats) = self.complaints.due(now)
         {
             let unknown_ms = now.duration_since(since).as_millis();
-            tracing::warn!(why = %hold, unknown_ms, repeats, "the fleet's watermark stands still");
+            tracing::warn!(reason = %hold, unknown_ms, repeats, "the fleet's watermark stands still");
         }
     }
 }
@@ -256,7 +256,7 @@ where
             }
             Ok(Err(error)) => tracing::warn!(%error, "leases could not be read; the watermark stands still"),
             Err(stopped) if stopped.is_cancelled() => {}
-            Err(panicked) => tracing::error!(%panicked, "leases could not be read"),
+            Err(panicked) => tracing::error!(error = %panicked, "leases could not be read"),
         }
     }
 
