@@ -152,8 +152,8 @@ impl DaemonConfig for Config {
 
     fn read(mut root: Section) -> Self {
         let mut dynamodb_section = root.section("dynamodb");
-        let dynamodb = ServiceConfig::read(&mut dynamodb_section);
-        let streams_endpoint = dynamodb_section.http_url("streams_endpoint");
+        let (dynamodb, streams_endpoint) =
+            ServiceConfig::read_with(&mut dynamodb_section, Some("streams_endpoint"));
         if let Some(endpoint) = &dynamodb.endpoint {
             dynamodb_section.default_is("streams_endpoint", endpoint.as_str());
         }

@@ -109,7 +109,9 @@ impl DaemonConfig for Config {
         let reducer_count = reducers.size("count", 1..=1_024, 8);
         reducers.finish();
         let tables = tables::read(&mut root);
-        let CacheSection { cache: redis, rewind } = cache::read(root.section("redis"), tables);
+        let kinesis = KinesisConfig::read(root.section("kinesis"));
+        let CacheSection { cache: redis, rewind } =
+            cache::read(root.section("redis"), tables, &kinesis.service);
         let state = StateConfig::read(root.section("state"), "warmcast-cache-writer");
         let dead_letters = DeadLetterConfig::read(
             root.section("dead_letters"),
@@ -120,7 +122,7 @@ impl DaemonConfig for Config {
         let verify = VerifyConfig::read(root.section("verify"), fallback.is_some());
         let config = Self {
             worker_id: root.text_or("worker_id", host_name),
-            kinesis: KinesisConfig::read(root.section("kinesis")),
+            kinesis,
             dynamodb,
             state,
             worker: WorkerConfig::read(root.section("worker"), IDLE_POLL_MAX_MS),

@@ -72,9 +72,14 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         surprise = 1
         [kinesis]
         endpoint = 'localhost'
+        session_token_file = '/nowhere/token'
         [dynamodb]
         access_key_id = 'a'
+        endpoint = 'http://10.0.0.1:8000'
         [redis]
+        iam_cache_name = 'profiles'
+        password = 'hunter2'
+        password_file = '${CREDENTIALS_DIRECTORY}/redis'
         url = 'redis://:hunter2@cache:port'
         ca_file = 'ca.pem'
         sentinel_password = 'hunter2'
@@ -96,11 +101,15 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
     let expected = [
         "surprise: unknown key",
         "kinesis.endpoint: ",
+        "kinesis.session_token_file: /nowhere/token: ",
         "kinesis.stream: is required",
         "dynamodb.secret_access_key: ",
+        "dynamodb.endpoint: http:// is for this machine's own addresses",
         "entries.live_ttl_ms: ",
         "verify.keys_per_s: ",
         "redis.url: ",
+        "redis.password_file: CREDENTIALS_DIRECTORY is not set",
+        "redis.iam_region: is required",
         "redis.sentinel_username: ",
         "redis.ca_file: ",
         "reducers.count: ",
@@ -113,6 +122,23 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
     ];
     assert_violations(&output, &expected);
     assert!(!stderr(&output).contains("hunter2"));
+}
+
+#[test]
+fn iam_authentication_needs_tls_and_a_user_and_no_password() {
+    let flags = |more: &[&'static str]| {
+        let set = ["redis.iam_cache_name=profiles", "redis.url=rediss://cache", "redis.username=writer"];
+        set.iter().chain(more).flat_map(|flag| ["--set", flag]).collect::<Vec<_>>()
+    };
+    let output = check(BINARY, EXAMPLE, &flags(&[]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    for (more, expected) in [
+        (vec!["redis.url=redis://cache"], "redis.iam_cache_name: IAM authentication needs TLS"),
+        (vec!["redis.password=hunter2"], "redis.iam_cache_name: takes the place of a password"),
+        (vec!["redis.password_file=/a"], "redis.iam_cache_name: takes the place of a password"),
+    ] {
+        assert_violations(&check(BINARY, EXAMPLE, &flags(&more)), &[expected]);
+    }
 }
 
 #[test]

@@ -1,9 +1,17 @@
 //! Which servers, how the tables are cached, and the bounds of talking to the servers.
 
+#[cfg(feature = "iam")]
+mod iam;
 mod url;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use zeroize::Zeroizing;
+
+#[cfg(all(test, feature = "iam"))]
+pub(crate) use self::iam::CUT_AFTER;
+#[cfg(feature = "iam")]
+pub use self::iam::Iam;
 pub use self::url::UrlError;
 use crate::policy::Tables;
 
@@ -25,7 +33,10 @@ pub struct CacheConfig {
     /// The user; none: `default`.
     pub username: Option<String>,
     /// The password; none: the servers ask for none.
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
+    /// In place of a password: ElastiCache's authentication by IAM.
+    #[cfg(feature = "iam")]
+    pub iam: Option<Iam>,
     /// Put before every key: see [`warmcast_proto::key::cache_key`]. A table's policy may have another one.
     pub key_prefix: String,
     /// The longest wait for a connection and for each step of its setup.
@@ -61,6 +72,8 @@ impl CacheConfig {
             db: 0,
             username: None,
             password: None,
+            #[cfg(feature = "iam")]
+            iam: None,
             key_prefix: String::new(),
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(2),
@@ -120,7 +133,7 @@ pub enum Servers {
         /// The user that the sentinels know; none: `default`.
         username: Option<String>,
         /// The password that the sentinels ask for; none: they ask for none.
-        password: Option<Secret>,
+        password: Option<Password>,
     },
     /// Some of a cluster's nodes; they name the others. At least one.
     Cluster(Vec<Address>),
@@ -192,18 +205,37 @@ impl fmt::Display for Address {
     }
 }
 
-/// A password. It is never printed.
+/// Where a password comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// It is this one.
+    Fixed(Secret),
+    /// A file has it, on one line. It is read for each new connection, so that it can be changed while connections
+    /// are open: those stay as they are.
+    File(PathBuf),
+}
+
+impl From<Secret> for Password {
+    fn from(secret: Secret) -> Self {
+        Self::Fixed(secret)
+    }
+}
+
+/// A password. It is never printed, and its memory is overwritten when it is dropped (not that of the copies which
+/// libraries make of it to send it).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Keeps a password.
     #[must_use]
     pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
+        Self(Zeroizing::new(secret.into()))
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The password itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -2,7 +2,14 @@
 //!
 //! There is no retry here: who calls has its own backoff, and two retry loops on top of each other multiply.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisConnectionInfo, RedisError, Value,
@@ -15,9 +22,12 @@ use tokio::{
 
 use crate::{
     config::{Address, CacheConfig, Secret, Servers},
-    reply::describe,
+    login::{Login, LoginError},
+    reply::{describe, describe_failure},
     transport::{Transport, is_tls_failure},
 };
+#[cfg(feature = "iam")]
+use crate::{renewal, token::TokenError};
 
 /// Why no usable connection could be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,12 +79,23 @@ pub enum ConnectError {
         /// What the server says.
         reason: String,
     },
+    /// There is no token to log in with (IAM authentication).
+    #[cfg(feature = "iam")]
+    #[error(
+        "log in to the cache at {address} by IAM: {reason}; check where this machine's AWS credentials come from"
+    )]
+    Token {
+        /// The server.
+        address: String,
+        /// What is wrong.
+        reason: String,
+        /// It may pass by itself.
+        may_pass: bool,
+    },
     /// The user may not run what is needed.
     #[error(
-        "the cache at {address} does not permit what is needed ({reason}); grant the user \
-         +evalsha +script|load +time +role +info +get +getrange +set +setrange +del +pttl +pexpire, to read +mget, \
-         in a cluster +cluster|slots +asking +readonly, on sentinels +sentinel|get-master-addr-by-name \
-         +sentinel|master +sentinel|replicas"
+        "the cache at {address} does not permit what is needed ({reason}); docs/security.md has the rule of each kind \
+         of user"
     )]
     Permission {
         /// The server.
@@ -123,6 +144,8 @@ impl ConnectError {
             | Self::Loading { .. }
             | Self::Topology { .. }
             | Self::Setup { .. } => true,
+            #[cfg(feature = "iam")]
+            Self::Token { may_pass, .. } => *may_pass,
             Self::Settings { .. } | Self::Tls { .. } | Self::Credentials { .. } | Self::Permission { .. } => {
                 false
             }
@@ -135,6 +158,21 @@ impl ConnectError {
             return Self::Tls { address, reason };
         }
         Self::Unreachable { address, reason }
+    }
+
+    fn from_login(error: LoginError, address: &Address) -> Self {
+        let (address, reason) = (address.to_string(), error.to_string());
+        match error {
+            LoginError::File { .. } => Self::Settings { address, reason },
+            #[cfg(feature = "iam")]
+            LoginError::Token(TokenError::Credentials { may_pass, .. }) => {
+                Self::Token { address, reason, may_pass }
+            }
+            #[cfg(feature = "iam")]
+            LoginError::Token(TokenError::Signature { .. }) => {
+                Self::Token { address, reason, may_pass: false }
+            }
+        }
     }
 
     fn from_redis(error: &RedisError, address: &Address) -> Self {
@@ -168,8 +206,9 @@ impl ConnectError {
 pub(crate) struct Connector {
     transport: Transport,
     settings: AsyncConnectionConfig,
-    server_login: RedisConnectionInfo,
-    sentinel_login: RedisConnectionInfo,
+    server_login: Arc<Login>,
+    sentinel_login: Arc<Login>,
+    db: i64,
     connect_timeout: Duration,
 }
 
@@ -182,10 +221,10 @@ pub(crate) enum Peer {
 
 impl Connector {
     pub(crate) fn new(config: &CacheConfig) -> Result<Self, ConnectError> {
-        let transport = Transport::new(config.tls.as_ref()).map_err(|error| ConnectError::Settings {
-            address: config.servers.to_string(),
-            reason: error.to_string(),
-        })?;
+        let unusable =
+            |reason: String| ConnectError::Settings { address: config.servers.to_string(), reason };
+        let transport = Transport::new(config.tls.as_ref()).map_err(|error| unusable(error.to_string()))?;
+        let server_login = server_login(config).map_err(|reason| unusable(reason.to_owned()))?;
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(Some(config.response_timeout))
@@ -197,35 +236,54 @@ impl Connector {
         Ok(Self {
             transport,
             settings,
-            server_login: login(config.username.as_deref(), config.password.as_ref()).set_db(config.db),
-            sentinel_login: login(sentinel_user, sentinel_password),
+            server_login: Arc::new(server_login),
+            sentinel_login: Arc::new(Login::new(sentinel_user, sentinel_password)),
+            db: config.db,
             connect_timeout: config.connect_timeout,
         })
     }
 
-    /// Connects and logs in, within the timeout.
+    /// Connects and logs in, within the timeout. What to log in with may take longer to come by.
     pub(crate) async fn open(&self, address: &Address, peer: Peer) -> Result<Connection, ConnectError> {
-        let opened = timeout(self.connect_timeout, self.open_unhurried(address, peer)).await;
-        opened.unwrap_or_else(|_| {
+        let (login, db) = match peer {
+            Peer::Server => (&self.server_login, self.db),
+            Peer::Sentinel => (&self.sentinel_login, 0),
+        };
+        let password = login.password().await.map_err(|error| ConnectError::from_login(error, address))?;
+        let info = connection_info(login.username.as_deref(), password.as_ref()).set_db(db);
+        let opened = timeout(self.connect_timeout, self.open_unhurried(address, login, &info)).await;
+        let opened = opened.unwrap_or_else(|_| {
             Err(ConnectError::Timeout { address: address.to_string(), waited: self.connect_timeout })
-        })
+        });
+        if matches!(opened, Err(ConnectError::Credentials { .. })) {
+            login.refused().await;
+        }
+        opened
     }
 
-    async fn open_unhurried(&self, address: &Address, peer: Peer) -> Result<Connection, ConnectError> {
+    #[cfg_attr(not(feature = "iam"), expect(unused_variables, reason = "what is renewed"))]
+    async fn open_unhurried(
+        &self,
+        address: &Address,
+        login: &Arc<Login>,
+        info: &RedisConnectionInfo,
+    ) -> Result<Connection, ConnectError> {
         let stream =
             self.transport.open(address).await.map_err(|error| ConnectError::from_io(&error, address))?;
-        let login = match peer {
-            Peer::Server => &self.server_login,
-            Peer::Sentinel => &self.sentinel_login,
-        };
-        let opened = MultiplexedConnection::new_with_config(login, stream, self.settings.clone()).await;
+        let opened = MultiplexedConnection::new_with_config(info, stream, self.settings.clone()).await;
         let (multiplexed, driver) = opened.map_err(|error| match error.kind() {
             ErrorKind::Io => self.cut_off(describe_failure(&error), address),
             _ => ConnectError::from_redis(&error, address),
         })?;
         let mut tasks = JoinSet::new();
         let driver = tasks.spawn(driver);
-        Ok(Connection { multiplexed, driver, _tasks: Arc::new(tasks) })
+        let is_worn = Arc::new(AtomicBool::new(false));
+        #[cfg(feature = "iam")]
+        if login.tokens().is_some() {
+            let (login, is_worn) = (Arc::clone(login), Arc::clone(&is_worn));
+            tasks.spawn(renewal::keep(login, multiplexed.clone(), address.clone(), is_worn));
+        }
+        Ok(Connection { multiplexed, driver, is_worn, _tasks: Arc::new(tasks) })
     }
 
     /// A new connection failed at its first question. With TLS 1.3 that is when a client learns that the server
@@ -246,7 +304,24 @@ impl Connector {
     }
 }
 
-fn login(username: Option<&str>, password: Option<&Secret>) -> RedisConnectionInfo {
+/// How connections to servers log in; or why they cannot.
+#[cfg_attr(not(feature = "iam"), expect(clippy::unnecessary_wraps, reason = "IAM has requirements"))]
+fn server_login(config: &CacheConfig) -> Result<Login, &'static str> {
+    #[cfg(feature = "iam")]
+    if let Some(iam) = &config.iam {
+        let Some(user) = &config.username else { return Err("IAM authentication needs a username") };
+        if config.password.is_some() {
+            return Err("IAM authentication takes the place of a password: give one of the two");
+        }
+        if config.tls.is_none() {
+            return Err("IAM authentication needs TLS: a token is as good as a password for 15 minutes");
+        }
+        return iam.violation().map_or_else(|| Ok(Login::by_tokens(iam, user)), Err);
+    }
+    Ok(Login::new(config.username.as_deref(), config.password.as_ref()))
+}
+
+fn connection_info(username: Option<&str>, password: Option<&Secret>) -> RedisConnectionInfo {
     // Telling the server this library's name needs a right that nothing else here needs.
     let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
     if let Some(username) = username {
@@ -263,7 +338,9 @@ fn login(username: Option<&str>, password: Option<&Secret>) -> RedisConnectionIn
 pub(crate) struct Connection {
     multiplexed: MultiplexedConnection,
     driver: AbortHandle,
-    /// Runs the driver, and ends it when it is dropped.
+    /// It will be cut before long, because it could not log in again.
+    is_worn: Arc<AtomicBool>,
+    /// Runs the driver and the renewal of the login, and ends them when it is dropped.
     _tasks: Arc<JoinSet<()>>,
 }
 
@@ -271,6 +348,11 @@ impl Connection {
     /// It is known to be closed: nothing can be sent.
     pub(crate) fn is_closed(&self) -> bool {
         self.driver.is_finished()
+    }
+
+    /// It works, but will be cut before long: another should take its place.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.is_worn.load(Ordering::Relaxed)
     }
 
     /// One round trip: as many answers as there are commands, errors of the server among them, or why there are
@@ -289,9 +371,4 @@ impl Connection {
     pub(crate) async fn ask(&self, command: &Cmd) -> Result<Value, String> {
         self.multiplexed.clone().send_packed_command(command).await.map_err(|error| describe_failure(&error))
     }
-}
-
-/// What the client library says of a failure, in one line. Neither an address nor a password is part of it.
-pub(crate) fn describe_failure(error: &RedisError) -> String {
-    if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() }
 }

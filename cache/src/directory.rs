@@ -100,7 +100,10 @@ impl Directory {
     }
 
     fn connected(&self, address: &Address) -> Option<Connection> {
-        self.lock().get(address).filter(|connection| !connection.is_closed()).cloned()
+        self.lock()
+            .get(address)
+            .filter(|connection| !connection.is_closed() && !connection.is_worn())
+            .cloned()
     }
 
     fn forget_all_but(&self, is_kept: impl Fn(&Address) -> bool) {

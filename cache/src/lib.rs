@@ -12,6 +12,11 @@ mod call;
 mod reply;
 mod server_clock;
 mod transport;
+#[cfg(feature = "iam")]
+pub mod token;
+mod login;
+#[cfg(feature = "iam")]
+mod renewal;
 mod connection;
 mod topology;
 mod directory;
@@ -41,7 +46,9 @@ pub mod reader;
 
 pub use backfill::{Backfill, Backfilled, ReadStart};
 pub use cache::{Cache, ItemRef};
-pub use config::{Address, CacheConfig, ClientCertificate, Secret, Servers, TlsConfig, UrlError};
+#[cfg(feature = "iam")]
+pub use config::Iam;
+pub use config::{Address, CacheConfig, ClientCertificate, Password, Secret, Servers, TlsConfig, UrlError};
 pub use connection::ConnectError;
 #[cfg(feature = "master")]
 pub use filler::{FillAnswer, FillError, Filler, FillerConfig};

@@ -23,6 +23,9 @@ use crate::{
     server_clock::{self, ServerClock},
 };
 
+/// Between two attempts to replace a connection that still works.
+const REPLACE_PAUSE: Duration = Duration::from_secs(5);
+
 /// What the connections are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -134,7 +137,7 @@ impl Node {
     /// them one timeout and not one after the other.
     async fn open_lane(&self, lane: &Lane) -> Result<Arc<Link>, ConnectError> {
         if let Some(link) = self.usable(lane) {
-            return Ok(link);
+            return Ok(if link.connection.is_worn() { self.replace(lane, link).await } else { link });
         }
         let called = Instant::now();
         let mut failed = lane.opening.lock().await;
@@ -156,6 +159,28 @@ impl Node {
             Err(error) => {
                 *failed = Some((Instant::now(), error.clone()));
                 Err(error)
+            }
+        }
+    }
+
+    /// Opens a connection in the place of one that works and will be cut before long. What is on its way on that one
+    /// is answered there. The old one stays for as long as no new one can be had, and while another caller tries.
+    async fn replace(&self, lane: &Lane, worn: Arc<Link>) -> Arc<Link> {
+        let Ok(mut failed) = lane.opening.try_lock() else { return worn };
+        if failed.as_ref().is_some_and(|(known, _)| known.elapsed() < REPLACE_PAUSE) {
+            return worn;
+        }
+        match self.connect().await {
+            Ok(link) => {
+                let link = Arc::new(link);
+                *lane.lock() = Some(Arc::clone(&link));
+                *failed = None;
+                link
+            }
+            Err(error) => {
+                tracing::debug!(address = %self.name, %error, "a connection to the cache cannot be replaced yet");
+                *failed = Some((Instant::now(), error));
+                worn
             }
         }
     }

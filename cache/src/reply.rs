@@ -2,7 +2,7 @@
 //!
 //! Every answer of a pipeline is judged by itself: an error of one entry says nothing about its neighbours.
 
-use redis::{ServerError, Value};
+use redis::{RedisError, ServerError, Value};
 
 use crate::{
     config::{Address, SERVER_PORT},
@@ -110,6 +110,11 @@ pub(crate) fn describe(error: &ServerError) -> String {
         Some(details) => format!("{} {details}", error.code()),
         None => error.code().to_owned(),
     }
+}
+
+/// What the client library says of a failure, in one line. Neither an address nor a password is part of it.
+pub(crate) fn describe_failure(error: &RedisError) -> String {
+    if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() }
 }
 
 #[cfg(test)]

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
+use tokio::sync::OnceCell;
 
 use crate::config::ServiceConfig;
 use crate::retry::Class;
@@ -46,6 +49,34 @@ pub async fn sdk_config(service: &ServiceConfig) -> SdkConfig {
         ));
     }
     loader.load().await
+}
+
+/// The credentials that the calls to a service are made with, for what signs by itself. Where they come from is found out
+/// when they are first asked for.
+#[derive(Debug)]
+pub struct ServiceCredentials {
+    service: ServiceConfig,
+    provider: OnceCell<Option<SharedCredentialsProvider>>,
+}
+
+impl ServiceCredentials {
+    /// Those of this service.
+    pub fn new(service: ServiceConfig) -> Self {
+        Self { service, provider: OnceCell::new() }
+    }
+}
+
+impl ProvideCredentials for ServiceCredentials {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let load = async || sdk_config(&self.service).await.credentials_provider();
+            let provider = self.provider.get_or_init(load).await.as_ref();
+            provider.ok_or_else(CredentialsError::not_loaded_no_source)?.provide_credentials().await
+        })
+    }
 }
 
 /// An AWS call that failed: which, on what, why, and what it means.

@@ -23,14 +23,15 @@ pub use service::{ServiceConfig, StaticCredentials};
 /// The exit code for a wrong configuration or command line (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
-/// A value that must never be printed: its `Debug` and `Display` do not show it.
+/// A value that must never be printed: its `Debug` does not show it. Its memory is overwritten when it is dropped (not
+/// that of the copies which libraries make of it to send it).
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(zeroize::Zeroizing<String>);
 
 impl Secret {
     /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+        Self(zeroize::Zeroizing::new(value.into()))
     }
 
     /// The value itself, for the one place that needs it.

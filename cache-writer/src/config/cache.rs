@@ -1,13 +1,15 @@
 //! `[redis]`: the region's cache.
 
-use warmcast_cache::config::{Address, CacheConfig, ClientCertificate, Secret, Servers};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use warmcast_cache::config::{Address, CacheConfig, ClientCertificate, Iam, Password, Secret, Servers};
 use warmcast_cache::policy::Tables;
-use warmcast_common::config::Section;
+use warmcast_common::aws::ServiceCredentials;
+use warmcast_common::config::{Section, ServiceConfig};
 
 use super::CacheSection;
 
-/// Reads the section.
-pub(super) fn read(mut section: Section, tables: Tables) -> CacheSection {
+/// Reads the section. The identity for IAM authentication is that of the service beside it.
+pub(super) fn read(mut section: Section, tables: Tables, service: &ServiceConfig) -> CacheSection {
     let url = section.required_text("url");
     let mut cache = CacheConfig::from_url(&url).unwrap_or_else(|error| {
         if !url.is_empty() {
@@ -16,11 +18,12 @@ pub(super) fn read(mut section: Section, tables: Tables) -> CacheSection {
         CacheConfig::new(Servers::Standalone(Address::Tcp { host: String::new(), port: 0 }))
     });
     // Beside the URL, so that they can come from the environment alone.
-    let secret =
-        |section: &mut Section, name| section.secret(name).map(|secret| Secret::new(secret.expose()));
     cache.username = section.text("username").or(cache.username);
-    cache.password = secret(&mut section, "password").or(cache.password);
-    let sentinel = (section.text("sentinel_username"), secret(&mut section, "sentinel_password"));
+    cache.password = read_password(&mut section, "password", "password_file").or(cache.password);
+    let sentinel = (
+        section.text("sentinel_username"),
+        read_password(&mut section, "sentinel_password", "sentinel_password_file"),
+    );
     match &mut cache.servers {
         Servers::Sentinel { username, password, .. } => {
             *username = sentinel.0.or_else(|| username.take());
@@ -30,6 +33,7 @@ pub(super) fn read(mut section: Section, tables: Tables) -> CacheSection {
         _ => {}
     }
     read_tls(&mut section, &mut cache);
+    cache.iam = read_iam(&mut section, &cache, service);
     cache.key_prefix = section.text_even_empty("key_prefix").unwrap_or_default();
     section.default_is("key_prefix", "");
     cache.connections = section.size("connections", 1..=64, cache.connections);
@@ -68,4 +72,44 @@ fn read_tls(section: &mut Section, cache: &mut CacheConfig) {
         }
         None => {}
     }
+}
+
+/// A password, or the file that it is read from for each connection.
+fn read_password(section: &mut Section, name: &'static str, file_name: &'static str) -> Option<Password> {
+    let given = section.secret(name).map(|secret| Password::Fixed(Secret::new(secret.expose())));
+    let file = section.path(file_name).map(Password::File);
+    if given.is_some() && file.is_some() {
+        section.note(file_name, format!("{name} is given, too: one of the two is enough"));
+    }
+    file.or(given)
+}
+
+fn read_iam(section: &mut Section, cache: &CacheConfig, service: &ServiceConfig) -> Option<Iam> {
+    let cache_name = section.text("iam_cache_name");
+    let region = section.text("iam_region");
+    let serverless = section.boolean("iam_serverless", false);
+    let Some(cache_name) = cache_name else {
+        if region.is_some() || serverless {
+            section.note("iam_cache_name", "is required for IAM authentication");
+        }
+        return None;
+    };
+    if let Some(region) = &service.region {
+        section.default_is("iam_region", region.clone());
+    }
+    let Some(region) = region.or_else(|| service.region.clone()) else {
+        section.note("iam_region", "is required: neither it nor the region of [kinesis] is given");
+        return None;
+    };
+    if cache.tls.is_none() {
+        section.note("iam_cache_name", "IAM authentication needs TLS: a url with rediss in place of redis");
+    }
+    if cache.username.is_none() {
+        section.note("username", "is required for IAM authentication");
+    }
+    if cache.password.is_some() {
+        section.note("iam_cache_name", "takes the place of a password: give one of the two");
+    }
+    let credentials = SharedCredentialsProvider::new(ServiceCredentials::new(service.clone()));
+    Some(Iam { serverless, ..Iam::new(cache_name, region, credentials) })
 }

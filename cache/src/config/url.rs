@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
-use super::{Address, CacheConfig, SENTINEL_PORT, SERVER_PORT, Secret, Servers, TlsConfig};
+use super::{Address, CacheConfig, Password, SENTINEL_PORT, SERVER_PORT, Secret, Servers, TlsConfig};
 
 /// A URL names no cache. It is not repeated here: it may hold a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +64,7 @@ pub(super) fn parse(url: &str) -> Result<CacheConfig, UrlError> {
     if let Some(user) = user {
         let (name, password) = user.split_once(':').unwrap_or((user, ""));
         config.username = Some(decode(name)?).filter(|name| !name.is_empty());
-        config.password = Some(decode(password)?).filter(|password| !password.is_empty()).map(Secret::new);
+        config.password = Some(decode(password)?).filter(|password| !password.is_empty()).map(fixed);
     }
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         read_parameter(parameter, &mut config)?;
@@ -125,12 +125,16 @@ fn read_parameter(parameter: &str, config: &mut CacheConfig) -> Result<(), UrlEr
     match (name, &mut config.servers) {
         ("db", _) => config.db = parse_db(&value)?,
         ("user", _) => config.username = Some(value),
-        ("pass", _) => config.password = Some(Secret::new(value)),
+        ("pass", _) => config.password = Some(fixed(value)),
         ("sentinel_user", Servers::Sentinel { username, .. }) => *username = Some(value),
-        ("sentinel_pass", Servers::Sentinel { password, .. }) => *password = Some(Secret::new(value)),
+        ("sentinel_pass", Servers::Sentinel { password, .. }) => *password = Some(fixed(value)),
         _ => return Err(UrlError::Form("a parameter is unknown here")),
     }
     Ok(())
+}
+
+fn fixed(password: String) -> Password {
+    Password::Fixed(Secret::new(password))
 }
 
 fn decode(text: &str) -> Result<String, UrlError> {
@@ -152,7 +156,7 @@ mod tests {
         assert_eq!(config.servers, Servers::Standalone(tcp("cache.internal", 6380)));
         assert_eq!(config.db, 3);
         assert_eq!(config.username.as_deref(), Some("writer"));
-        assert_eq!(config.password, Some(Secret::new("s:cret")));
+        assert_eq!(config.password, Some(fixed("s:cret".to_owned())));
         assert_eq!(config.tls, None);
 
         let config = parse("redis://127.0.0.1").unwrap();
@@ -161,7 +165,7 @@ mod tests {
 
         let config = parse("redis://:word@[::1]:7000/").unwrap();
         assert_eq!(config.servers.to_string(), "[::1]:7000");
-        assert_eq!((config.username, config.password), (None, Some(Secret::new("word"))));
+        assert_eq!((config.username, config.password), (None, Some(fixed("word".to_owned()))));
         assert_eq!(parse("valkeys://[::1]").unwrap().servers.to_string(), "[::1]:6379");
     }
 
@@ -171,7 +175,7 @@ mod tests {
         assert_eq!(config.servers, Servers::Standalone(Address::Unix("/run/redis.sock".into())));
         assert_eq!(config.db, 1);
         assert_eq!(config.username.as_deref(), Some("writer"));
-        assert_eq!(config.password, Some(Secret::new("s&cret")));
+        assert_eq!(config.password, Some(fixed("s&cret".to_owned())));
     }
 
     #[test]
@@ -186,11 +190,11 @@ mod tests {
                 addresses: vec![tcp("s1", 26379), tcp("s2", 5000), tcp("::1", 26379)],
                 master: "my master".to_owned(),
                 username: Some("watch".to_owned()),
-                password: Some(Secret::new("two")),
+                password: Some(fixed("two".to_owned())),
             }
         );
         assert_eq!((config.username.as_deref(), config.db), (Some("writer"), 2));
-        assert_eq!(config.password, Some(Secret::new("one")));
+        assert_eq!(config.password, Some(fixed("one".to_owned())));
         assert_eq!(config.tls, Some(TlsConfig::default()));
     }
 

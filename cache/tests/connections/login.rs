@@ -20,7 +20,11 @@ async fn with_user(server: &RedisServer, name: &str, rights: &str) -> CacheConfi
     command.arg("SETUSER").arg(name).arg(&["reset", "on", ">s3cret", "~wc:*"]);
     command.arg(rights.split(' ').collect::<Vec<_>>());
     let () = command.query_async(&mut server.admin().await).await.unwrap();
-    CacheConfig { username: Some(name.to_owned()), password: Some(Secret::new("s3cret")), ..server.config() }
+    CacheConfig {
+        username: Some(name.to_owned()),
+        password: Some(Secret::new("s3cret").into()),
+        ..server.config()
+    }
 }
 
 #[tokio::test]
@@ -95,7 +99,7 @@ async fn a_unix_socket_serves_as_well_as_a_port() {
 #[tokio::test]
 async fn a_wrong_password_is_told_and_not_shown() {
     let server = RedisServer::start_with(&["--requirepass", "right"], &[]);
-    let config = CacheConfig { password: Some(Secret::new("hunter2")), ..server.config() };
+    let config = CacheConfig { password: Some(Secret::new("hunter2").into()), ..server.config() };
     for error in [
         Cache::connect(config.clone()).await.unwrap_err(),
         EntryReads::connect(config, ReadFrom::Primary).await.unwrap_err(),

@@ -12,6 +12,7 @@ mod changes;
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod clusters;
+mod iam;
 mod login;
 mod losses;
 mod replicas;

@@ -80,7 +80,7 @@ async fn any_sentinel_may_be_dead_and_what_is_wrong_is_named() {
 
     let stranger = with_servers(setup.config(), |servers| {
         let Servers::Sentinel { password, .. } = servers else { panic!("sentinels") };
-        *password = Some(Secret::new("guess"));
+        *password = Some(Secret::new("guess").into());
     });
     let error = Cache::connect(stranger).await.unwrap_err();
     assert!(matches!(&error, ConnectError::Credentials { .. }), "{error}");

@@ -16,13 +16,13 @@ use crate::{
 };
 
 /// An authority, and a server's and a client's certificate by it.
-struct Certificates {
+pub(crate) struct Certificates {
     directory: TempDir,
 }
 
 impl Certificates {
     /// For a server with this name or address.
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let certificates = Self { directory: tempfile::tempdir().unwrap() };
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -66,7 +66,7 @@ impl Certificates {
         .collect()
     }
 
-    fn start(&self, auth_clients: &str) -> (RedisServer, CacheConfig) {
+    pub(crate) fn start(&self, auth_clients: &str) -> (RedisServer, CacheConfig) {
         let port = free_port();
         let arguments = self.arguments(port, auth_clients);
         let server = RedisServer::start_with(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[]);

@@ -91,7 +91,7 @@ impl SentinelSetup {
             addresses: self.sentinels.iter().map(RedisServer::address).collect(),
             master: MASTER.to_owned(),
             username: None,
-            password: Some(Secret::new(SENTINEL_PASSWORD)),
+            password: Some(Secret::new(SENTINEL_PASSWORD).into()),
         }))
     }
 }

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
+use std::io::Read as _;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -207,6 +209,24 @@ impl Section {
         secret
     }
 
+    /// A secret text, if it is there: itself, or what is in the file that another key names, without the end of its line.
+    /// The file is read now.
+    pub fn secret_or_file(&mut self, name: &'static str, file_name: &'static str) -> Option<Secret> {
+        let given = self.secret(name);
+        let file = self.path(file_name)?;
+        if given.is_some() {
+            self.note(file_name, format!("{name} is given, too: one of the two is enough"));
+            return given;
+        }
+        match read_secret(&file) {
+            Ok(secret) => Some(secret),
+            Err(reason) => {
+                self.note(file_name, format!("{}: {reason}", file.display()));
+                None
+            }
+        }
+    }
+
     /// An `http://` or `https://` address, if it is there.
     pub fn http_url(&mut self, name: &'static str) -> Option<String> {
         let url = self.text(name)?;
@@ -218,9 +238,16 @@ impl Section {
         Some(url)
     }
 
-    /// A directory or file, if it is there.
+    /// A directory or file, if it is there. `${CREDENTIALS_DIRECTORY}/` at its beginning is where systemd puts what a
+    /// unit's `LoadCredential=` names.
     pub fn path(&mut self, name: &'static str) -> Option<PathBuf> {
-        self.text(name).map(PathBuf::from)
+        let text = self.text(name)?;
+        let path = with_credentials_directory(&text, std::env::var_os("CREDENTIALS_DIRECTORY"));
+        if path.is_none() {
+            let missing = "CREDENTIALS_DIRECTORY is not set: systemd sets it for units with LoadCredential=";
+            self.note(name, missing);
+        }
+        path
     }
 
     /// `true` or `false`.
@@ -381,6 +408,31 @@ impl Section {
     }
 }
 
+/// The largest file that is taken for one with a secret.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// What a file has, without the end of its line.
+fn read_secret(path: &Path) -> Result<Secret, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text);
+    let bytes = read.map_err(|error| error.to_string())?;
+    let secret = text.strip_suffix('\n').unwrap_or(&text);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    match secret {
+        "" => Err("it is empty".to_owned()),
+        _ if bytes as u64 > SECRET_BYTES_MAX => Err("it is too large for a secret".to_owned()),
+        _ => Ok(Secret::new(secret)),
+    }
+}
+
+fn with_credentials_directory(text: &str, directory: Option<OsString>) -> Option<PathBuf> {
+    match text.strip_prefix("${CREDENTIALS_DIRECTORY}/") {
+        None => Some(PathBuf::from(text)),
+        Some(rest) => Some(PathBuf::from(directory?).join(rest)),
+    }
+}
+
 /// What a value is, without showing it: it may be a secret in the wrong place.
 fn kind(value: &Value) -> &'static str {
     match value {
@@ -470,5 +522,15 @@ mod tests {
         let secret = root.secret("password");
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert_eq!(secret.unwrap().expose(), "hunter2");
+    }
+
+    #[test]
+    fn paths_may_begin_where_systemd_puts_credentials() {
+        let there = || Some(OsString::from("/run/credentials/warmcast"));
+        let path = |text, directory| with_credentials_directory(text, directory);
+        assert_eq!(path("/etc/secret", None), Some("/etc/secret".into()));
+        let named = "${CREDENTIALS_DIRECTORY}/redis";
+        assert_eq!(path(named, there()), Some("/run/credentials/warmcast/redis".into()));
+        assert_eq!(path(named, None), None);
     }
 }

@@ -1,0 +1,90 @@
+//! What a connection logs in with: a password, what a file has at the time, or a token that is signed for it.
+
+#[cfg(feature = "iam")]
+mod tokens;
+
+use std::path::Path;
+
+#[cfg(feature = "iam")]
+pub(crate) use self::tokens::Tokens;
+use crate::config::{Password, Secret};
+#[cfg(feature = "iam")]
+use crate::token::TokenError;
+
+/// The largest file that is taken for one with a password.
+const FILE_BYTES_MAX: usize = 64 << 10;
+
+/// Where the credentials of the connections to one kind of peer come from.
+pub(crate) struct Login {
+    pub(crate) username: Option<String>,
+    source: Source,
+}
+
+enum Source {
+    Nothing,
+    Password(Password),
+    #[cfg(feature = "iam")]
+    Tokens(Tokens),
+}
+
+/// Why there are no credentials.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error("read the password from {path}: {reason}")]
+    File { path: String, reason: String },
+    #[cfg(feature = "iam")]
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+impl Login {
+    pub(crate) fn new(username: Option<&str>, password: Option<&Password>) -> Self {
+        let source = password.map_or(Source::Nothing, |password| Source::Password(password.clone()));
+        Self { username: username.map(str::to_owned), source }
+    }
+
+    #[cfg(feature = "iam")]
+    pub(crate) fn by_tokens(iam: &crate::config::Iam, user: &str) -> Self {
+        Self { username: Some(user.to_owned()), source: Source::Tokens(Tokens::new(iam.clone(), user)) }
+    }
+
+    /// The password for a new connection.
+    pub(crate) async fn password(&self) -> Result<Option<Secret>, LoginError> {
+        match &self.source {
+            Source::Nothing => Ok(None),
+            Source::Password(Password::Fixed(secret)) => Ok(Some(secret.clone())),
+            Source::Password(Password::File(path)) => read(path).await.map(Some),
+            #[cfg(feature = "iam")]
+            Source::Tokens(tokens) => Ok(Some(tokens.get(None).await?)),
+        }
+    }
+
+    /// The server did not accept what it was shown: the next connection shows something new, if there is any.
+    pub(crate) async fn refused(&self) {
+        #[cfg(feature = "iam")]
+        if let Source::Tokens(tokens) = &self.source {
+            tokens.forget().await;
+        }
+    }
+
+    /// What has to be renewed, if anything has.
+    #[cfg(feature = "iam")]
+    pub(crate) const fn tokens(&self) -> Option<&Tokens> {
+        match &self.source {
+            Source::Tokens(tokens) => Some(tokens),
+            Source::Nothing | Source::Password(_) => None,
+        }
+    }
+}
+
+async fn read(path: &Path) -> Result<Secret, LoginError> {
+    let failed = |reason: String| LoginError::File { path: path.display().to_string(), reason };
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| failed(error.to_string()))?;
+    let password = text.strip_suffix('\n').unwrap_or(&text);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    match password {
+        "" => Err(failed("it is empty".to_owned())),
+        _ if password.len() > FILE_BYTES_MAX => Err(failed("it is too large for a password".to_owned())),
+        _ => Ok(Secret::new(password)),
+    }
+}
