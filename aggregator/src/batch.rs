@@ -20,6 +20,8 @@ pub struct Batch<A> {
     pub lanes: Lanes,
     /// The bucket that all its keys are in.
     pub bucket: u32,
+    /// When the first of its changes came.
+    pub opened: Instant,
     /// The changes, in the order in which they came.
     pub frame: FrameBuilder,
     /// The same, each with the time at which it was asked for, if one of the regions wants another format.
@@ -78,8 +80,8 @@ impl<A> Batcher<A> {
             self.opened += 1;
             let due = (now + self.linger.now(), self.opened);
             self.due.insert(due, feed);
-            let batch =
-                Batch { lanes, bucket, frame: FrameBuilder::new(), changes: Vec::new(), acks: Vec::new() };
+            let (frame, changes, acks) = (FrameBuilder::new(), Vec::new(), Vec::new());
+            let batch = Batch { lanes, bucket, opened: now, frame, changes, acks };
             Open { batch, due }
         });
         open.batch.frame.push(change);

@@ -12,6 +12,7 @@ use warmcast_common::limits::{
     FRAME_BYTES_MAX, KINESIS_SHARD_BYTES_PER_SECOND, KINESIS_SHARD_RECORDS_PER_SECOND,
     PUT_RECORDS_BYTES_DEFAULT, PUT_RECORDS_BYTES_MAX, PUT_RECORDS_BYTES_MIN, WINDOW_RECORDS_MAX,
 };
+use warmcast_common::metrics::MetricsConfig;
 use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::{Compression, HEADER_LEN, READ_MS_LEN_MAX};
 use warmcast_proto::key::Buckets;
@@ -64,6 +65,8 @@ pub struct Config {
     pub dead_letters: DeadLetterConfig,
     /// How long a stop may take.
     pub shutdown_deadline: Duration,
+    /// What there are metrics of.
+    pub metrics: MetricsConfig,
     /// How it logs.
     pub log: LogConfig,
     /// Its admin endpoint.
@@ -196,6 +199,7 @@ impl DaemonConfig for Config {
             queue_bytes_max,
             dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
+            metrics: MetricsConfig::read(root.section("metrics")),
             log: LogConfig::read(root.section("log")),
             admin: AdminConfig::read(root.section("admin"), ADMIN_PORT),
         };

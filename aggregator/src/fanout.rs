@@ -47,6 +47,13 @@ impl RegionFrame {
         self.acks.len()
     }
 
+    /// When its changes were created (milliseconds since the Unix epoch; 0: not known), and how many of those that stand
+    /// together were.
+    pub fn created(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let runs = self.acks.chunk_by(|one, next| one.arrived_ms() == next.arrived_ms());
+        runs.map(|run| (run.first().map_or(0, LaneAck::arrived_ms), run.len() as u64))
+    }
+
     /// The region has it.
     pub fn done(self) {
         self.acks.into_iter().for_each(LaneAck::done);
@@ -133,6 +140,7 @@ impl Fanout {
     /// Where a format cannot be built, the acks go with the batch: its records are read again.
     fn send(&mut self, mut batch: Batch<LaneAck>) {
         let (framed, kpl) = (batch.lanes.without(self.kpl), batch.lanes.and(self.kpl));
+        self.stats.frames.waits.observe(batch.opened.elapsed().as_secs_f64());
         if !framed.is_empty()
             && let Some(frame) = self.frame(&mut batch)
         {
@@ -146,9 +154,15 @@ impl Fanout {
     }
 
     fn frame(&mut self, batch: &mut Batch<LaneAck>) -> Option<Copied> {
-        let read_ms = batch.frame.read_ms();
+        let (read_ms, body_bytes) = (batch.frame.read_ms(), batch.frame.body_len());
         match batch.frame.finish(&mut self.compressor) {
-            Ok(bytes) => Some(Copied { bytes, changes: batch.acks.len(), read_ms }),
+            Ok(bytes) => {
+                let (frames, changes) = (&self.stats.frames, batch.acks.len());
+                frames.changes.observe(changes as f64);
+                frames.bytes.observe(bytes.len() as f64);
+                Stats::add(&frames.body_bytes, body_bytes);
+                Some(Copied { bytes, changes, read_ms })
+            }
             Err(error) => {
                 tracing::error!(bucket = batch.bucket, %error, "frame could not be built");
                 None

@@ -12,7 +12,7 @@ use warmcast_proto::frame::change_len;
 
 use crate::change::{ChangeMaker, Undecodable};
 use crate::filter::Feeds;
-use crate::stats::Stats;
+use crate::stats::{Stats, Suppressed};
 use crate::stream_record;
 
 /// A change on its way.
@@ -41,6 +41,8 @@ pub struct Intake {
     pub quarantine: Quarantine,
     /// What is counted.
     pub stats: Arc<Stats>,
+    /// What the regions' filters leave out of the table.
+    pub suppressed: Arc<Suppressed>,
 }
 
 impl Processor for Intake {
@@ -56,7 +58,10 @@ impl Processor for Intake {
                     // Nothing else makes an invalidation of a record that is in order.
                     let is_incomplete = change.kind == ChangeKind::Invalidate;
                     Stats::add(&self.stats.incomplete, usize::from(is_incomplete));
-                    let routes = self.feeds.route(&record.body, change, ack.lanes());
+                    let waiting = ack.lanes();
+                    let routes = self.feeds.route(&record.body, change, waiting);
+                    let fed = routes.iter().fold(Lanes::NONE, |all, (_, lanes)| all.or(*lanes));
+                    self.suppressed.add(waiting.without(fed));
                     self.route(routes, asked, ack, &mut pending);
                 }
                 Err(undecodable) => {

@@ -32,6 +32,7 @@ pub mod cbor;
 pub mod target;
 pub mod producer;
 pub mod heartbeat;
+pub mod metrics;
 pub mod run;
 pub mod dispatch;
 pub mod backfill;

@@ -65,7 +65,6 @@ pub struct Producer {
     config: ProducerConfig,
     buckets: Buckets,
     quarantine: Quarantine,
-    totals: Arc<Stats>,
     stats: Arc<RegionStats>,
     answers: watch::Sender<bool>,
     readiness: Readiness,
@@ -79,11 +78,11 @@ impl Producer {
         config: ProducerConfig,
         buckets: Buckets,
         quarantine: Quarantine,
-        totals: Arc<Stats>,
+        totals: &Stats,
         readiness: Readiness,
     ) -> Self {
         let (stats, answers) = (totals.region(target.region()), watch::Sender::new(true));
-        Self { target, config, buckets, quarantine, totals, stats, answers, readiness }
+        Self { target, config, buckets, quarantine, stats, answers, readiness }
     }
 
     /// Whether the region answers: its last call succeeded, or nothing is known against it.

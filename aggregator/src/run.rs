@@ -19,6 +19,7 @@ use crate::config::{Config, ParkingConfig, RegionConfig};
 use crate::describes::Describes;
 use crate::fanout;
 use crate::heartbeat::Heartbeats;
+use crate::metrics;
 use crate::producer::Producer;
 use crate::readiness::Readiness;
 use crate::stats::Stats;
@@ -75,6 +76,7 @@ pub async fn run(
         .with_lanes(lanes(&config, ready))
         .with_fence(Arc::clone(&fence));
     let watermark = consumer.watermark();
+    let metrics_of_consumer = consumer.metrics([("queue", budget.clone())], config.metrics);
     let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
     let describes = Describes::of(Arc::clone(&worker));
     let regions: Arc<[RegionConfig]> = config.regions.clone().into();
@@ -120,7 +122,7 @@ pub async fn run(
         });
         let letters = quarantine.of_region(&region.name);
         let producer =
-            Producer::new(target, region.producer, config.batch.buckets, letters, stats, readiness);
+            Producer::new(target, region.producer, config.batch.buckets, letters, &stats, readiness);
         tasks.spawn(async move {
             producer.run(from_fanout).await;
             Ok(())
@@ -128,6 +130,8 @@ pub async fn run(
     }
     // The keeper ends when the last handle is gone.
     drop(quarantine);
+    // Whoever serves it.
+    let _registry = Arc::new(metrics::registry_of(&stats, &metrics_of_consumer));
     let fanout = fanout::run(config.batch, from_intake, to_regions, Arc::clone(&stats), shutdown.clone());
     tasks.spawn(async move { fanout.await.context("build frames") });
 

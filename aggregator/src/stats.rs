@@ -1,25 +1,21 @@
 //! What the aggregator counts, and the line that tells it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use warmcast_common::consumer::{ByteBudget, Lags};
+use warmcast_common::consumer::{ByteBudget, Lags, Lanes};
 use warmcast_common::dead_letter::{Counts, ReasonClass};
+use warmcast_common::metrics::{
+    CALL_BUCKETS_S, COUNT_BUCKETS, CounterSet, Histogram, LAG_BUCKETS_S, SIZE_BUCKETS_BYTES,
+};
 
-/// Counters since the process started.
-#[derive(Debug, Default)]
+/// What is counted since the process started.
+#[derive(Debug)]
 pub struct Stats {
-    /// Stream records read.
+    /// Stream records that were made changes of.
     pub records_read: AtomicU64,
-    /// Changes in the streams of every region, counted once for each region.
-    pub changes_sent: AtomicU64,
-    /// Frames likewise.
-    pub frames_sent: AtomicU64,
-    /// Their bytes, compressed.
-    pub bytes_sent: AtomicU64,
-    /// Frames that were sent again.
-    pub retries: AtomicU64,
     /// Records and frames set aside.
     pub dead_letters: Arc<Counts>,
     /// Changes too large for a frame, sent as invalidations.
@@ -28,19 +24,55 @@ pub struct Stats {
     pub incomplete: AtomicU64,
     /// Watermarks that a shard was told.
     pub heartbeats_sent: AtomicU64,
+    /// The frames as they are built, once for all regions.
+    pub frames: FrameStats,
     regions: Mutex<Vec<Arc<RegionStats>>>,
+    suppressed: Mutex<BTreeMap<String, Arc<Suppressed>>>,
 }
 
+/// What is counted of frames.
+#[derive(Debug)]
+pub struct FrameStats {
+    /// How long the oldest change of each waited, in seconds.
+    pub waits: Histogram,
+    /// Changes of each.
+    pub changes: Histogram,
+    /// Bytes of each, compressed.
+    pub bytes: Histogram,
+    /// Bytes of all bodies before compression.
+    pub body_bytes: AtomicU64,
+}
+
+/// Changes of one table that a region's filter left out, by the region's lane.
+#[derive(Debug)]
+pub struct Suppressed(Box<[AtomicU64]>);
+
 /// What is counted for one region, and how it is now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RegionStats {
     name: String,
+    /// Changes in its stream.
+    pub changes_sent: AtomicU64,
+    /// Frames likewise.
+    pub frames_sent: AtomicU64,
+    /// Their bytes, compressed.
+    pub bytes_sent: AtomicU64,
+    /// PutRecords calls as a whole, by result.
+    pub calls: CounterSet,
+    /// Time of an answered PutRecords call, in seconds.
+    pub call_times: Histogram,
     /// Entries of answered PutRecords calls, each time one is sent.
     pub entries_sent: AtomicU64,
     /// Of these, throttled.
     pub entries_throttled: AtomicU64,
     /// Of these, failed inside the service.
     pub entries_failed: AtomicU64,
+    /// Frames that the service refuses for what they are.
+    pub refused: AtomicU64,
+    /// Frames that were sent again, by why.
+    pub retries: CounterSet,
+    /// Change created to accepted by the stream, in seconds.
+    pub send_lag: Histogram,
     /// Frames given up because they were too old.
     pub given_up: AtomicU64,
     /// Frames left out because nobody waited for them any more.
@@ -48,15 +80,81 @@ pub struct RegionStats {
     does_not_answer: AtomicBool,
     is_self_distributing: AtomicBool,
     queue_frames: AtomicU64,
+    queue_bytes: AtomicU64,
     rate_percent_min: AtomicU64,
 }
 
+impl Default for Stats {
+    fn default() -> Self {
+        let frames = FrameStats {
+            waits: Histogram::new(&LAG_BUCKETS_S),
+            changes: Histogram::new(&COUNT_BUCKETS),
+            bytes: Histogram::new(&SIZE_BUCKETS_BYTES),
+            body_bytes: AtomicU64::new(0),
+        };
+        Self {
+            records_read: AtomicU64::new(0),
+            dead_letters: Arc::default(),
+            oversize: AtomicU64::new(0),
+            incomplete: AtomicU64::new(0),
+            heartbeats_sent: AtomicU64::new(0),
+            frames,
+            regions: Mutex::default(),
+            suppressed: Mutex::default(),
+        }
+    }
+}
+
+impl Suppressed {
+    /// A change was left out for these regions.
+    pub fn add(&self, lanes: Lanes) {
+        for counter in lanes.iter().filter_map(|lane| self.0.get(lane)) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The counters, by lane.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.0.iter().map(|counter| counter.load(Relaxed))
+    }
+}
+
 impl RegionStats {
-    /// How the region is: whether it answers, how much waits for it, and the smallest share of the service's limits
-    /// that one of its shards is sent to with.
-    pub fn set_state(&self, answers: bool, queue_frames: usize, share_min: f64) {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            changes_sent: AtomicU64::new(0),
+            frames_sent: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+            calls: CounterSet::new(&["ok", "throttled", "refused", "failed"]),
+            call_times: Histogram::new(&CALL_BUCKETS_S),
+            entries_sent: AtomicU64::new(0),
+            entries_throttled: AtomicU64::new(0),
+            entries_failed: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            retries: CounterSet::new(&["throttled", "internal", "transient", "denied", "not_found"]),
+            send_lag: Histogram::new(&LAG_BUCKETS_S),
+            given_up: AtomicU64::new(0),
+            worthless: AtomicU64::new(0),
+            does_not_answer: AtomicBool::new(false),
+            is_self_distributing: AtomicBool::new(false),
+            queue_frames: AtomicU64::new(0),
+            queue_bytes: AtomicU64::new(0),
+            rate_percent_min: AtomicU64::new(100),
+        }
+    }
+
+    /// The region's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How the region is: whether it answers, how much waits for it (frames, and their bytes), and the smallest share of
+    /// the service's limits that one of its shards is sent to with.
+    pub fn set_state(&self, answers: bool, queue: (usize, usize), share_min: f64) {
         self.does_not_answer.store(!answers, Relaxed);
-        self.queue_frames.store(queue_frames as u64, Relaxed);
+        self.queue_frames.store(queue.0 as u64, Relaxed);
+        self.queue_bytes.store(queue.1 as u64, Relaxed);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is 0 to 1")]
         self.rate_percent_min.store((share_min * 100.0).round() as u64, Relaxed);
     }
@@ -86,6 +184,16 @@ impl RegionStats {
         self.is_self_distributing.load(Relaxed)
     }
 
+    /// Frames that wait for it, and their bytes.
+    pub fn queue(&self) -> (u64, u64) {
+        (self.queue_frames.load(Relaxed), self.queue_bytes.load(Relaxed))
+    }
+
+    /// The smallest share of the service's limits, in percent, that one of its shards is sent to with.
+    pub fn rate_percent_min(&self) -> u64 {
+        self.rate_percent_min.load(Relaxed)
+    }
+
     fn log(&self) {
         tracing::info!(
             region = &*self.name,
@@ -106,9 +214,20 @@ impl RegionStats {
 impl Stats {
     /// The counters of a region, which are logged from now on.
     pub fn region(&self, name: &str) -> Arc<RegionStats> {
-        let stats = Arc::new(RegionStats { name: name.to_owned(), ..RegionStats::default() });
+        let stats = Arc::new(RegionStats::new(name));
         self.regions.lock().push(Arc::clone(&stats));
         stats
+    }
+
+    /// The counters of what the filters of so many regions leave out of a table.
+    pub fn suppressed(&self, table: &str, regions: usize) -> Arc<Suppressed> {
+        let new = || Arc::new(Suppressed((0..regions).map(|_| AtomicU64::new(0)).collect()));
+        Arc::clone(self.suppressed.lock().entry(table.to_owned()).or_insert_with(new))
+    }
+
+    /// The same, of all tables by their names.
+    pub fn all_suppressed(&self) -> BTreeMap<String, Arc<Suppressed>> {
+        self.suppressed.lock().clone()
     }
 
     /// Adds to a counter.
@@ -129,10 +248,10 @@ impl Stats {
         };
         tracing::info!(
             records_read = self.records_read.load(Relaxed),
-            changes_sent = self.changes_sent.load(Relaxed),
-            frames_sent = self.frames_sent.load(Relaxed),
-            bytes_sent = self.bytes_sent.load(Relaxed),
-            retries = self.retries.load(Relaxed),
+            changes_sent = total(|region| &region.changes_sent),
+            frames_sent = total(|region| &region.frames_sent),
+            bytes_sent = total(|region| &region.bytes_sent),
+            retries = regions.iter().map(|region| region.retries.total()).sum::<u64>(),
             dead_letters = self.dead_letters.total(),
             dead_letters_undecodable = self.dead_letters.of(ReasonClass::UndecodableRecord),
             dead_letters_refused = self.dead_letters.of(ReasonClass::Refused),

@@ -136,6 +136,7 @@ impl Table {
             batcher: self.batcher.clone(),
             quarantine: self.quarantine.clone(),
             stats: Arc::clone(&self.stats),
+            suppressed: self.stats.suppressed(table, self.regions.len()),
         }
     }
 }

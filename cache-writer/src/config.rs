@@ -17,6 +17,7 @@ use warmcast_common::consumer::store::StateConfig;
 use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
 use warmcast_common::dead_letter::DeadLetterConfig;
 use warmcast_common::limits::KINESIS_PAGE_BYTES_MAX;
+use warmcast_common::metrics::MetricsConfig;
 use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::FRAME_BODY_BYTES_MAX;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub dead_letters: DeadLetterConfig,
     /// How long a stop may take.
     pub shutdown_deadline: Duration,
+    /// What there are metrics of.
+    pub metrics: MetricsConfig,
     /// How it logs.
     pub log: LogConfig,
     /// Its admin endpoint.
@@ -134,6 +137,7 @@ impl DaemonConfig for Config {
             queue: QueueConfig::read(root.section("queue")),
             dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
+            metrics: MetricsConfig::read(root.section("metrics")),
             log: LogConfig::read(root.section("log")),
             admin: AdminConfig::read(root.section("admin"), ADMIN_PORT),
         };

@@ -19,6 +19,7 @@ mod directory;
 mod store;
 mod pace;
 mod counts;
+mod metrics;
 mod quarantine;
 mod selection;
 mod listing;
@@ -30,6 +31,7 @@ pub use counts::Counts;
 pub use filter::Filter;
 pub use letter::{Envelope, Form, Kept, Letter, LetterId, Origin, ReasonClass};
 pub use listing::{Cursor, ListArgs, ListReport, list, page};
+pub use metrics::register;
 pub use quarantine::{Keeper, Quarantine};
 pub use redrive::{
     Chosen, RedriveArgs, RedriveCommand, Redriven, SendArgs, SendReport, Sending, preview, send,

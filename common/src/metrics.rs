@@ -12,7 +12,12 @@ mod counter_set;
 mod families;
 
 use std::fmt;
+use std::time::Duration;
 
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+
+use crate::clock::now_ms;
 use crate::config::Section;
 
 pub use counter_set::CounterSet;
@@ -65,6 +70,20 @@ impl MetricsConfig {
 #[must_use]
 pub fn registry() -> Registry {
     Registry::with_prefix("warmcast")
+}
+
+/// What every process tells of itself. Called when it starts.
+pub fn register_process(registry: &mut Registry) {
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("build", "1, with the version that runs", version);
+    let started = ConstGauge::new(seconds(now_ms()));
+    registry.register("start_time_seconds", "When the process started, as a Unix time", started);
+}
+
+/// Milliseconds as the seconds that metrics are in.
+#[must_use]
+pub fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
 }
 
 /// Everything that is registered, as it is now, in the text that Prometheus and OpenTelemetry collectors read.

@@ -39,6 +39,12 @@ pub struct Group<T> {
     pub is_tried: bool,
 }
 
+impl<T> Group<T> {
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.bytes).sum()
+    }
+}
+
 /// What waits.
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -50,6 +56,8 @@ pub struct Queue<T> {
     groups: VecDeque<Group<T>>,
     pushed: u64,
     len: usize,
+    /// What waits beside the lines: resting, or in groups.
+    aside_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -90,12 +98,18 @@ impl<T> Queue<T> {
             groups: VecDeque::new(),
             pushed: 0,
             len: 0,
+            aside_bytes: 0,
         }
     }
 
     /// How many entries wait.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// What they take of requests, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.aside_bytes + self.lines.values().map(|line| line.bytes).sum::<usize>()
     }
 
     /// Whether none does.
@@ -120,12 +134,14 @@ impl<T> Queue<T> {
     /// Puts something back that is not to be sent before `until`.
     pub fn rest(&mut self, entry: Entry<T>, until: Instant) {
         self.len += 1;
+        self.aside_bytes += entry.bytes;
         self.resting.insert((until, entry.number), entry);
     }
 
     /// Puts entries back that are to be sent together, before all others.
     pub fn push_group(&mut self, group: Group<T>) {
         self.len += group.entries.len();
+        self.aside_bytes += group.bytes();
         self.groups.push_front(group);
     }
 
@@ -134,6 +150,7 @@ impl<T> Queue<T> {
     pub fn next_request(&mut self, bytes_max: usize, routes: &Routes, now: Instant) -> Option<Group<T>> {
         if let Some(group) = self.groups.pop_front() {
             self.len -= group.entries.len();
+            self.aside_bytes -= group.bytes();
             return Some(group);
         }
         self.wake(routes, now);
@@ -219,11 +236,12 @@ impl<T> Queue<T> {
             }
         }
         let resting = self.resting.extract_if(.., |_, entry| is_out(&entry.payload));
-        out.extend(resting.map(|(_, entry)| entry.payload));
+        let mut aside: Vec<Entry<T>> = resting.map(|(_, entry)| entry).collect();
         for group in &mut self.groups {
-            let swept = group.entries.extract_if(.., |entry| is_out(&entry.payload));
-            out.extend(swept.map(|entry| entry.payload));
+            aside.extend(group.entries.extract_if(.., |entry| is_out(&entry.payload)));
         }
+        self.aside_bytes -= aside.iter().map(|entry| entry.bytes).sum::<usize>();
+        out.extend(aside.into_iter().map(|entry| entry.payload));
         self.groups.retain(|group| !group.entries.is_empty());
         self.len -= out.len();
         out
@@ -248,6 +266,7 @@ impl<T> Queue<T> {
                 break;
             }
             let entry = first.remove();
+            self.aside_bytes -= entry.bytes;
             self.line(routes.shard(entry.bucket), routes, now).insert(entry);
         }
     }

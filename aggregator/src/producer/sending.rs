@@ -105,6 +105,9 @@ impl<'a> Sending<'a> {
     }
 
     pub(super) fn on_call(&mut self, ended: Result<Made, JoinError>, now: Instant) {
+        if let Ok(made) = &ended {
+            self.count_call(made, now);
+        }
         match ended {
             Ok(Made { group, sent, answers: Ok(answers), .. }) => self.settle(group, &answers, sent, now),
             Ok(Made { group, answers: Err(error), stream, .. })
@@ -115,6 +118,7 @@ impl<'a> Sending<'a> {
             Ok(Made { group, sent, answers: Err(error), .. }) => {
                 let frames = group.entries.len();
                 self.paced.send_again(group, &error, sent, now);
+                self.producer.stats.retries.add(error.class.as_str(), frames as u64);
                 self.complain(frames, &error.to_string(), now);
             }
             // Its acks are gone with it: the records are read again.
@@ -132,7 +136,9 @@ impl<'a> Sending<'a> {
         Stats::add(&stats.entries_sent, entries);
         Stats::add(&stats.entries_throttled, throttled);
         Stats::add(&stats.entries_failed, failed);
-        landed.into_iter().for_each(|frame| self.landed(frame));
+        stats.retries.add("throttled", throttled as u64);
+        stats.retries.add("internal", failed as u64);
+        self.landed(landed);
         if let Some(error) = trouble {
             self.complain(throttled + failed, &error, now);
         }
@@ -164,30 +170,52 @@ impl<'a> Sending<'a> {
             Some(Ok(_)) => self.paced.queue.push_group(Group { is_tried: true, ..group }),
             Some(Err(unusable)) => {
                 self.paced.health.on_failure(now, now);
+                self.producer.stats.retries.add(unusable.class.as_str(), 1);
                 self.complain(1, &format!("{error}; {unusable}"), now);
                 // By itself again, and before all others: they would only be refused as well.
                 self.paced.queue.push_group(group);
             }
             None => {
+                Stats::add(&self.producer.stats.refused, group.entries.len());
                 self.refused.extend(group.entries.into_iter().map(|entry| (entry.payload, error.to_string())))
             }
         }
     }
 
     fn complain(&mut self, frames: usize, error: &str, now: Instant) {
-        Stats::add(&self.producer.totals.retries, frames);
         if let Some(repeats) = self.complaints.due(now) {
             let error = error.to_owned();
             tracing::warn!(region = self.region(), frames, repeats, error, "frames are sent again");
         }
     }
 
-    fn landed(&self, frame: RegionFrame) {
-        let totals = &self.producer.totals;
-        Stats::add(&totals.frames_sent, 1);
-        Stats::add(&totals.bytes_sent, frame.bytes.len());
-        Stats::add(&totals.changes_sent, frame.changes());
-        frame.done();
+    fn count_call(&self, made: &Made, now: Instant) {
+        let stats = &self.producer.stats;
+        let result = match &made.answers {
+            Ok(_) => "ok",
+            Err(error) => match error.class {
+                Class::Throttled => "throttled",
+                Class::Permanent => "refused",
+                Class::Transient | Class::Denied | Class::NotFound => "failed",
+            },
+        };
+        stats.calls.add(result, 1);
+        if made.answers.is_ok() {
+            stats.call_times.observe(now.saturating_duration_since(made.sent).as_secs_f64());
+        }
+    }
+
+    fn landed(&self, frames: Vec<RegionFrame>) {
+        let (stats, clock_ms) = (&self.producer.stats, now_ms());
+        Stats::add(&stats.frames_sent, frames.len());
+        for frame in frames {
+            Stats::add(&stats.bytes_sent, frame.bytes.len());
+            Stats::add(&stats.changes_sent, frame.changes());
+            for (created_ms, changes) in frame.created() {
+                stats.send_lag.observe_lag(created_ms, clock_ms, changes);
+            }
+            frame.done();
+        }
     }
 
     /// What is due at intervals, and what others are told.
@@ -205,7 +233,8 @@ impl<'a> Sending<'a> {
         self.is_ready = answers && backlog < if self.is_ready { BACKLOG_MAX } else { BACKLOG_SHORT };
         self.producer.readiness.set(self.is_ready);
         self.producer.answers.send_if_modified(|told| std::mem::replace(told, answers) != answers);
-        stats.set_state(answers, self.paced.queue.len(), self.paced.queue.share_min());
+        let queue = (self.paced.queue.len(), self.paced.queue.bytes());
+        stats.set_state(answers, queue, self.paced.queue.share_min());
     }
 
     fn leave_out(&self, frames: Vec<RegionFrame>, clock_ms: u64) {

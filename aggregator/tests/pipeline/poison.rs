@@ -111,7 +111,9 @@ impl Shard {
         let (batcher, changes) = mpsc::channel(64);
         let key = KeySchema { partition: "id".to_owned(), sort: None };
         let feeds = Feeds::new(&key, [None, None]);
-        let intake = Intake { maker: maker(), feeds, body_bytes_max: 1 << 20, batcher, quarantine, stats };
+        let suppressed = stats.suppressed("profiles", 2);
+        let intake =
+            Intake { maker: maker(), feeds, body_bytes_max: 1 << 20, batcher, quarantine, stats, suppressed };
         let acks = ShardAcks::with_lanes(1_000, Checkpoint::TrimHorizon, Lanes::first(2), BTreeMap::new());
         Self { acks, intake, changes, keeping }
     }

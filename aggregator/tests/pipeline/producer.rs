@@ -71,8 +71,8 @@ impl Region {
             ProducerConfig { puts_in_flight_max, request_bytes_max: PUT_RECORDS_BYTES_DEFAULT, shard_limits };
         let totals = Arc::new(Stats::default());
         let (mut readiness, ready) = Readiness::of_regions(1);
-        let (target, totals_of, readiness) = (target(url).await, Arc::clone(&totals), readiness.remove(0));
-        let producer = Producer::new(target, config, BUCKETS, quarantine, totals_of, readiness);
+        let (target, readiness) = (target(url).await, readiness.remove(0));
+        let producer = Producer::new(target, config, BUCKETS, quarantine, &totals, readiness);
         let answers = producer.answers();
         let (frames, to_send) = mpsc::channel(10_000);
         let mut running = JoinSet::new();

@@ -96,7 +96,8 @@ impl ShardAcks {
         // Only this reader adds records, so the room cannot have gone. Were it gone, the record would be in no
         // window and a checkpoint could pass it: the shard is taken for lost and read again.
         state.lost |= pushed.is_err();
-        Ack { shared: Arc::clone(&self.0), number: pushed.unwrap_or(u64::MAX), done: false }
+        let number = pushed.unwrap_or(u64::MAX);
+        Ack { shared: Arc::clone(&self.0), number, arrived_ms, done: false }
     }
 
     /// How far the shard is.
@@ -109,6 +110,12 @@ impl ShardAcks {
             lost: state.lost,
             parked: state.parked.clone(),
         }
+    }
+
+    /// The lanes that lack something, each with since when: milliseconds since the epoch.
+    pub(super) fn parked_since(&self) -> Vec<(usize, u64)> {
+        let state = self.0.state.lock();
+        state.parked.iter().map(|(lane, parked)| (*lane, parked.since_ms)).collect()
     }
 
     /// Everything created before this is done, in milliseconds since the epoch; `None` while that is not known.
@@ -175,6 +182,7 @@ impl ShardAcks {
 pub struct Ack {
     shared: Arc<Shared>,
     number: u64,
+    arrived_ms: u64,
     done: bool,
 }
 
@@ -197,7 +205,8 @@ impl Ack {
         self.shared.state.lock().window.split(self.number, count);
         let mut acks = Vec::with_capacity(parts);
         for _ in 1..parts {
-            acks.push(Self { shared: Arc::clone(&self.shared), number: self.number, done: false });
+            let (number, arrived_ms) = (self.number, self.arrived_ms);
+            acks.push(Self { shared: Arc::clone(&self.shared), number, arrived_ms, done: false });
         }
         acks.push(self);
         acks
@@ -225,7 +234,7 @@ impl Ack {
         if routed.is_empty() {
             self.shared.changed.notify_waiters();
         }
-        let ack = |of: &Lanes| LaneAck::new(Arc::clone(&self.shared), self.number, of.and(routed));
+        let ack = |of: &Lanes| self.on(of.and(routed));
         lanes.iter().map(ack).collect()
     }
 
@@ -234,8 +243,12 @@ impl Ack {
     pub fn route_beside(self, lanes: &[Lanes]) -> (Vec<LaneAck>, Ack) {
         let all = lanes.iter().fold(Lanes::NONE, |all, of| all.or(*of));
         let routed = self.shared.state.lock().window.route_beside(self.number, all);
-        let ack = |of: &Lanes| LaneAck::new(Arc::clone(&self.shared), self.number, of.and(routed));
+        let ack = |of: &Lanes| self.on(of.and(routed));
         (lanes.iter().map(ack).collect(), self)
+    }
+
+    fn on(&self, lanes: Lanes) -> LaneAck {
+        LaneAck::new(Arc::clone(&self.shared), self.number, self.arrived_ms, lanes)
     }
 
     /// The record holds more bytes from now on, until it is done: it was inflated.

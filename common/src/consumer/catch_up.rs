@@ -7,6 +7,8 @@
 //! all it handed on is done they are parked no more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,6 +29,7 @@ use super::processor::{Asked, Delivery, Processor};
 use super::source::{Page, SourceError, StreamSource};
 use super::store::Lease;
 use super::tip::Tip;
+use super::watermark::Watermark;
 use super::worker::Worker;
 
 /// What is nearly as old as the service keeps records is taken to be gone: clocks differ, and it goes while it is read.
@@ -63,6 +66,8 @@ pub(super) struct LaneContext {
     bytes_per_s: usize,
     next_read: Mutex<Instant>,
     open: Mutex<Open>,
+    /// What is known of each lane, by its place.
+    known: Box<[Known]>,
 }
 
 /// The shards that are read.
@@ -70,6 +75,46 @@ pub(super) struct LaneContext {
 struct Open {
     next_id: u64,
     shards: HashMap<u64, (ShardAcks, LaneWatch)>,
+    /// Those that were read to their end before, and are caught up.
+    ended: HashMap<u64, ShardAcks>,
+}
+
+/// What is known of one lane, for whoever looks at it.
+#[derive(Debug, Default)]
+struct Known {
+    gaps: AtomicU64,
+    backfills_asked: AtomicU64,
+    /// 0: none was told by this process.
+    watermark_ms: AtomicU64,
+}
+
+/// How a lane is, for whoever looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneFigures {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Shards of this process on which it is parked.
+    pub parked_shards: usize,
+    /// Since when, on the one where that is longest: milliseconds since the epoch.
+    pub parked_since_ms: Option<u64>,
+    /// Gaps that this process recorded for it.
+    pub gaps: u64,
+    /// Streams of whose tables it waits for a backfill, if this process tells the watermark.
+    pub backfills_asked: u64,
+    /// The last watermark that this process told and that holds for it, in milliseconds since the epoch.
+    pub watermark_ms: Option<u64>,
+}
+
+/// A shard that was read to its end and is caught up.
+pub(super) struct Ended<'a> {
+    context: &'a LaneContext,
+    id: u64,
+}
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.context.open.lock().ended.remove(&self.id);
+    }
 }
 
 /// A shard whose lanes are looked after.
@@ -109,6 +154,7 @@ impl Default for LaneContext {
 impl LaneContext {
     pub(super) fn new(config: LaneConfig) -> Self {
         Self {
+            known: config.lanes.iter().map(|_| Known::default()).collect(),
             lanes: config.lanes,
             parking: config.parking,
             ready: config.ready,
@@ -128,6 +174,66 @@ impl LaneContext {
         open.next_id += 1;
         open.shards.insert(id, (acks.clone(), LaneWatch::default()));
         Watched { context: self, id }
+    }
+
+    /// A shard that was read to its end is caught up until the answer is dropped.
+    pub(super) fn watch_ended(&self, acks: &ShardAcks) -> Ended<'_> {
+        let mut open = self.open.lock();
+        let id = open.next_id;
+        open.next_id += 1;
+        open.ended.insert(id, acks.clone());
+        Ended { context: self, id }
+    }
+
+    /// A gap was recorded for these lanes.
+    pub(super) fn count_gap(&self, lanes: Lanes) {
+        for known in lanes.iter().filter_map(|lane| self.known.get(lane)) {
+            known.gaps.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// So many backfills are asked for of each lane, by its name.
+    pub(super) fn backfills_are(&self, asked: impl Fn(&str) -> usize) {
+        for (lane, known) in self.lanes.iter().zip(&self.known) {
+            known.backfills_asked.store(asked(&lane.name) as u64, Relaxed);
+        }
+    }
+
+    /// The watermark was told.
+    pub(super) fn watermark_is(&self, watermark: &Watermark) {
+        let of = self.lanes.iter().zip(&self.known);
+        for (_, known) in of.filter(|(lane, _)| !watermark.behind.contains(&*lane.name)) {
+            known.watermark_ms.fetch_max(watermark.ms, Relaxed);
+        }
+    }
+
+    /// How the lanes are.
+    pub(super) fn figures(&self) -> Vec<LaneFigures> {
+        let mut parked: Vec<(usize, Option<u64>)> = vec![(0, None); self.lanes.len()];
+        let shards: Vec<ShardAcks> = {
+            let open = self.open.lock();
+            open.shards.values().map(|(acks, _)| acks).chain(open.ended.values()).cloned().collect()
+        };
+        for (lane, since_ms) in shards.iter().flat_map(ShardAcks::parked_since) {
+            if let Some((shards, since)) = parked.get_mut(lane) {
+                *shards += 1;
+                *since = Some(since.map_or(since_ms, |of: u64| of.min(since_ms)));
+            }
+        }
+        let figures = |((lane, known), (parked_shards, parked_since_ms)): ((&Lane, &Known), _)| LaneFigures {
+            name: Arc::clone(&lane.name),
+            parked_shards,
+            parked_since_ms,
+            gaps: known.gaps.load(Relaxed),
+            backfills_asked: known.backfills_asked.load(Relaxed),
+            watermark_ms: Some(known.watermark_ms.load(Relaxed)).filter(|ms| *ms > 0),
+        };
+        self.lanes.iter().zip(&self.known).zip(parked).map(figures).collect()
+    }
+
+    /// What catching up holds, if there are lanes.
+    pub(super) fn budget(&self) -> Option<&ByteBudget> {
+        (!self.lanes.is_empty()).then_some(&self.budget)
     }
 
     /// Takes lanes out of the shards on which they hold up the others, or, when all is to be drained, the drain.
@@ -367,6 +473,8 @@ where
         );
         let recorded = self.worker.store().record_gap(self.lease, &names, after, now_ms()).await;
         recorded.map_err(SourceError::Call)?;
+        self.worker.counters().gaps.fetch_add(1, Relaxed);
+        self.lanes.count_gap(lanes);
         self.acks.missed(lanes);
         Ok(())
     }
@@ -404,7 +512,11 @@ where
         let shard = &self.lease.shard;
         let asked = Asked::now();
         let answer = match &pass.iterator {
-            Some(iterator) => self.source.read(shard, iterator).await,
+            Some(iterator) => {
+                let answer = self.source.read(shard, iterator).await;
+                self.worker.counters().read(&answer);
+                answer
+            }
             None => match self.source.iterator(shard, &pass.place).await {
                 Ok(iterator) => {
                     pass.iterator = Some(iterator);

@@ -19,7 +19,25 @@ pub struct Lags(Arc<Mutex<Shards>>);
 #[derive(Debug, Default)]
 struct Shards {
     next_id: u64,
-    lags: HashMap<u64, Lag>,
+    lags: HashMap<u64, Tracked>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    stream: Arc<str>,
+    shard: Arc<str>,
+    lag: Lag,
+}
+
+/// One shard's lag, for whoever looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LagOfShard {
+    /// The stream.
+    pub stream: Arc<str>,
+    /// The shard.
+    pub shard: Arc<str>,
+    /// How far it is behind.
+    pub lag: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +58,7 @@ impl Lags {
     /// The greatest, in milliseconds; 0 while nothing is read.
     pub fn max_ms(&self) -> u64 {
         let now = Instant::now();
-        self.0.lock().lags.values().map(|lag| millis(lag.at(now))).max().unwrap_or(0)
+        self.0.lock().lags.values().map(|of| millis(of.lag.at(now))).max().unwrap_or(0)
     }
 
     /// Shards that are read.
@@ -48,13 +66,26 @@ impl Lags {
         self.0.lock().lags.len()
     }
 
+    /// Every shard with its lag.
+    pub fn by_shard(&self) -> Vec<LagOfShard> {
+        let now = Instant::now();
+        let of = |of: &Tracked| LagOfShard {
+            stream: Arc::clone(&of.stream),
+            shard: Arc::clone(&of.shard),
+            lag: of.lag.at(now),
+        };
+        self.0.lock().lags.values().map(of).collect()
+    }
+
     /// A shard is read from now on, until the answer is dropped. Before its first page it is as far behind as
     /// that takes.
-    pub(super) fn track(&self) -> ShardLag {
+    pub(super) fn track(&self, stream: &Arc<str>, shard: &Arc<str>) -> ShardLag {
         let mut shards = self.0.lock();
         let id = shards.next_id;
         shards.next_id += 1;
-        shards.lags.insert(id, Lag { behind: Duration::ZERO, due: Instant::now() });
+        let lag = Lag { behind: Duration::ZERO, due: Instant::now() };
+        let (stream, shard) = (Arc::clone(stream), Arc::clone(shard));
+        shards.lags.insert(id, Tracked { stream, shard, lag });
         ShardLag { lags: self.clone(), id }
     }
 }
@@ -70,7 +101,9 @@ impl ShardLag {
     /// A page was read, and the next comes after `pause`.
     pub(super) fn read(&self, behind: Duration, pause: Duration) {
         let lag = Lag { behind, due: Instant::now() + pause };
-        self.lags.0.lock().lags.insert(self.id, lag);
+        if let Some(of) = self.lags.0.lock().lags.get_mut(&self.id) {
+            of.lag = lag;
+        }
     }
 }
 
@@ -102,7 +135,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shard_is_caught_up_until_its_next_read_is_late() {
         let lags = Lags::default();
-        let shard = lags.track();
+        let shard = lags.track(&"stream".into(), &"shard".into());
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(lags.max_ms(), 2_000, "not read yet");
         shard.read(Duration::ZERO, Duration::from_secs(5));
@@ -111,6 +144,8 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(lags.max_ms(), 3_000, "throttled, or stuck");
         shard.read(Duration::from_secs(60), Duration::ZERO);
+        let lag = Duration::from_secs(60);
+        assert_eq!(lags.by_shard(), [LagOfShard { stream: "stream".into(), shard: "shard".into(), lag }]);
         assert_eq!(lags.max_ms(), 60_000);
         drop(shard);
         assert_eq!((lags.max_ms(), lags.shards()), (0, 0));

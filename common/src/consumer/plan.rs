@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::assignment::{FreeLease, HeldLease, Member, claim, give, without_room};
+use super::counters::LeaseStates;
 use super::lineage::Lineage;
 use super::store::Lease;
 
@@ -81,6 +82,8 @@ pub struct Plan {
     pub left: usize,
     /// Free leases that no worker has room for.
     pub without_room: usize,
+    /// How all leases stand to this worker.
+    pub seen: LeaseStates,
 }
 
 /// Since when leases are seen to be free.
@@ -94,6 +97,7 @@ pub fn plan(mut situation: Situation<'_>, free_since: &mut FreeSince) -> Plan {
     let mut owned: HashMap<&str, Owned> = HashMap::new();
     for leases in situation.leases {
         let lineage = Lineage::of(leases);
+        leases.iter().for_each(|lease| plan.seen.add(lease, situation.me, &lineage));
         for lease in leases.iter().filter(|lease| !lease.is_over()) {
             if let Some(owner) = &lease.owner {
                 let owned = owned.entry(owner).or_default();

@@ -1,6 +1,7 @@
 //! Reads one shard page by page and hands the records on.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -83,6 +84,7 @@ where
                     }
                     errors.reset();
                     trouble.over();
+                    self.worker.counters().observe_lags(&page);
                     let next = page.next.clone();
                     let at_tip = tip.is_found(&page);
                     if page.records.is_empty() && behind(&page).is_zero() && self.acks.status().pending == 0 {
@@ -128,6 +130,7 @@ where
         self.progress.enter(Stage::Reading);
         let asked = Asked::now();
         let answer = self.source.read(shard, &iterator).await;
+        self.worker.counters().read(&answer);
         // Kept for the next try; an answer brings the next one.
         place.iterator = Some(iterator);
         answer.map(|page| Answer { page, permit, asked })
@@ -241,6 +244,10 @@ where
             .store()
             .record_gap(self.lease, &self.lanes.names(self.acks.attached()), after, now_ms())
             .await;
+        if recorded.is_ok() {
+            self.worker.counters().gaps.fetch_add(1, Relaxed);
+            self.lanes.count_gap(self.acks.attached());
+        }
         if let Err(error) = &recorded {
             tracing::error!(stream, shard, %error, "the gap could not be recorded in the state table; it is tried again");
         }

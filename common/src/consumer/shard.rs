@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -55,6 +56,8 @@ pub(super) struct ShardTask<S, P> {
     pub(super) tenure: Tenure,
     pub(super) orders: Orders,
     pub(super) progress: Arc<Progress>,
+    /// This process did not have the lease a moment ago.
+    pub(super) is_new: bool,
     /// The children that have leases already: the service need not be asked for them.
     pub(super) kin: Kin,
     pub(super) rewinds: Rewinds,
@@ -101,6 +104,9 @@ where
             Err(error) if error.is_fenced() => return Ok(ShardExit::NotTaken),
             Err(error) => return Err(ShardFailure::NotTaken(error)),
         };
+        if self.is_new {
+            self.worker.counters().lease_changes.add("taken", 1);
+        }
         tracing::debug!(stream = &*lease.stream, shard = &*lease.shard, epoch = lease.epoch, from = %lease.checkpoint, "reading shard");
         let kept = self.rewinds.config().map(|rewind| Kept {
             history: Mutex::new(History::new(
@@ -249,6 +255,7 @@ where
 
     /// The shard was read to its end: what is left of it is to be caught up.
     async fn consume_parked(&self, acks: &ShardAcks) -> Result<ShardExit, ShardFailure> {
+        let _watched = self.task.lanes.watch_ended(acks);
         self.task.progress.enter(Stage::CatchingUp);
         let settled = CancellationToken::new();
         let checkpointer = self.keep_checkpoint(acks, &settled);
@@ -359,7 +366,10 @@ where
             self.tell_parked(&written.1, &now.1);
             let store = self.task.worker.store();
             match Box::pin(store.checkpoint(&self.lease, &checkpoint, self.progressed(&status))).await {
-                Ok(()) => (written, written_at) = (now, Instant::now()),
+                Ok(()) => {
+                    self.task.worker.counters().checkpoints.fetch_add(1, Relaxed);
+                    (written, written_at) = (now, Instant::now());
+                }
                 Err(error) if error.is_fenced() => return Ok(Some(LeaseLost)),
                 Err(error) => {
                     tracing::warn!(stream = &*self.lease.stream, shard = &*self.lease.shard, %error, "checkpoint failed; it is tried again")
@@ -386,7 +396,7 @@ where
             processor: &*task.processor,
             worker: &task.worker,
             budget: &task.budget,
-            lag: task.lags.track(),
+            lag: task.lags.track(&self.lease.stream, &self.lease.shard),
             lease: &self.lease,
             orders: &task.orders,
             progress: &task.progress,
@@ -448,7 +458,10 @@ where
             let written = write().await;
             drop(permit);
             match written {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.task.worker.counters().checkpoints.fetch_add(1, Relaxed);
+                    return Ok(());
+                }
                 Err(error) if error.is_fenced() => return Err(LeaseLost),
                 Err(error) => {
                     tracing::warn!(stream = &*self.lease.stream, shard = &*self.lease.shard, %error, "state write failed; it is tried again")

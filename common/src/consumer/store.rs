@@ -19,6 +19,7 @@
 
 mod gap;
 mod generation;
+mod calls;
 mod item;
 mod job;
 mod lane;
@@ -28,6 +29,8 @@ mod guest;
 mod stream;
 mod workers;
 
+use std::sync::Arc;
+
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::TableStatus;
 
@@ -36,6 +39,7 @@ use crate::config::Section;
 use crate::own_table::{create_table, table_status};
 use crate::retry::{Backoff, Class};
 
+pub use calls::StateCalls;
 pub use gap::Gap;
 pub use generation::{Generation, next_generation};
 pub use guest::{Claim, Guest};
@@ -71,6 +75,8 @@ impl StateConfig {
 pub struct StateStore {
     client: Client,
     table: String,
+    /// Clones count together.
+    calls: Arc<StateCalls>,
 }
 
 /// Why a write to the state table did not happen.
@@ -109,7 +115,7 @@ impl StoreError {
 impl StateStore {
     /// The table named in `config`, which [`StateStore::ensure_table`] makes sure of.
     pub fn new(client: Client, table: impl Into<String>) -> Self {
-        Self { client, table: table.into() }
+        Self { client, table: table.into(), calls: Arc::default() }
     }
 
     /// The table's name.

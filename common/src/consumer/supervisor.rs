@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fence::Fence;
 use crate::limits::{STATE_CALLS_IN_FLIGHT_MAX, WATERMARK_INTERVAL};
+use crate::metrics::MetricsConfig;
 use crate::retry::Backoff;
 use crate::telemetry::{LogLimiter, Trouble};
 
@@ -26,6 +27,7 @@ use super::audit::{AuditError, Audited};
 use super::budget::ByteBudget;
 use super::catch_up::{LaneConfig, LaneContext};
 use super::lag::Lags;
+use super::metrics::ConsumerMetrics;
 use super::outcome::{ShardExit, ShardFailure};
 use super::plan::{FreeSince, ShardKey};
 use super::processor::Processor;
@@ -179,6 +181,22 @@ where
     /// otherwise. Looked at once a second, or at every heartbeat if that is more often.
     pub fn watermark(&self) -> watch::Receiver<Option<Watermark>> {
         self.fleet.subscribe()
+    }
+
+    /// What can be looked at of its work. `budgets` are those that it reads within, by their names.
+    pub fn metrics(
+        &self,
+        budgets: impl IntoIterator<Item = (&'static str, ByteBudget)>,
+        config: MetricsConfig,
+    ) -> ConsumerMetrics {
+        let (worker, lanes) = (Arc::clone(&self.worker), Arc::clone(&self.lanes));
+        ConsumerMetrics {
+            worker,
+            lags: self.lags.clone(),
+            lanes,
+            budgets: budgets.into_iter().collect(),
+            config,
+        }
     }
 
     /// Consumes the streams that come from `subscriptions` until `shutdown`, then drains every shard.

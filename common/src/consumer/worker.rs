@@ -18,6 +18,7 @@ use crate::retry::until_ok;
 use crate::telemetry::Trouble;
 
 use super::assignment::Member;
+use super::counters::Counters;
 use super::coverage::{Coverage, Holdings};
 use super::membership::Membership;
 use super::store::{Report, StateStore, StoreError};
@@ -96,6 +97,7 @@ pub struct Worker {
     membership: Mutex<Membership>,
     report: Mutex<Report>,
     holdings: Holdings,
+    counters: Counters,
     /// There is something to tell the others now.
     news: Notify,
     /// The others did something.
@@ -127,6 +129,7 @@ impl Worker {
             membership: Mutex::new(membership),
             report: Mutex::new(report),
             holdings: Holdings::default(),
+            counters: Counters::default(),
             news: Notify::new(),
             changed: Notify::new(),
         })
@@ -150,6 +153,11 @@ impl Worker {
     /// The leases that this process holds.
     pub fn holdings(&self) -> &Holdings {
         &self.holdings
+    }
+
+    /// What this process counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// The fleet's state table.
@@ -222,7 +230,9 @@ impl Worker {
 
     async fn write_beat(&self, coverage: Coverage) -> Result<(), StoreError> {
         let report = Report { coverage: Some(coverage), ..self.report.lock().clone() };
-        self.store.beat(&self.id, &self.instance, &report).await
+        let beaten = self.store.beat(&self.id, &self.instance, &report).await;
+        self.counters.heartbeats.add(if beaten.is_ok() { "ok" } else { "failed" }, 1);
+        beaten
     }
 
     async fn observe(&self) -> Result<(), StoreError> {

@@ -17,7 +17,7 @@ impl CounterSet {
 
     /// Adds to the counter of a value.
     pub fn add(&self, value: &str, count: u64) {
-        let found = self.counts.iter().find(|(known, _)| *known == value).or(self.counts.last());
+        let found = self.counts.iter().find(|(known, _)| *known == value).or_else(|| self.counts.last());
         if let Some((_, counter)) = found {
             counter.fetch_add(count, Relaxed);
         }

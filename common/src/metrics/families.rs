@@ -7,7 +7,6 @@ use prometheus_client::encoding::{
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::histogram::Histogram;
 
@@ -24,16 +23,21 @@ impl<'a> Families<'a> {
         Self(encoder)
     }
 
-    /// A gauge without labels; with nothing known, only its name and meaning.
+    /// A gauge without labels.
     ///
     /// # Errors
     /// When it cannot be written; so in all others.
-    pub fn gauge<V>(&mut self, name: &str, help: &str, value: impl Into<Option<V>>) -> fmt::Result
+    pub fn gauge<V: EncodeGaugeValue>(&mut self, name: &str, help: &str, value: V) -> fmt::Result {
+        self.known_gauge(name, help, Some(value))
+    }
+
+    /// A gauge without labels; with nothing known, only its name and meaning.
+    pub fn known_gauge<V>(&mut self, name: &str, help: &str, value: Option<V>) -> fmt::Result
     where
-        ConstGauge<V>: EncodeMetric,
+        V: EncodeGaugeValue,
     {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        value.into().map_or(Ok(()), |value| ConstGauge::new(value).encode(encoder))
+        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value.map_or(Ok(()), |value| encoder.encode_gauge(&value))
     }
 
     /// A gauge for each set of labels.

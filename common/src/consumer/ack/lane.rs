@@ -19,12 +19,18 @@ use crate::clock::now_ms;
 pub struct LaneAck {
     shared: Arc<Shared>,
     number: u64,
+    arrived_ms: u64,
     lanes: Lanes,
 }
 
 impl LaneAck {
-    pub(super) const fn new(shared: Arc<Shared>, number: u64, lanes: Lanes) -> Self {
-        Self { shared, number, lanes }
+    pub(super) const fn new(shared: Arc<Shared>, number: u64, arrived_ms: u64, lanes: Lanes) -> Self {
+        Self { shared, number, arrived_ms, lanes }
+    }
+
+    /// When the record came into its stream: milliseconds since the epoch; 0 if that is not known.
+    pub const fn arrived_ms(&self) -> u64 {
+        self.arrived_ms
     }
 
     /// The lanes.
@@ -45,7 +51,7 @@ impl LaneAck {
     pub fn split_off(&mut self, lanes: Lanes) -> Self {
         let off = self.lanes.and(lanes);
         self.lanes = self.lanes.without(off);
-        Self::new(Arc::clone(&self.shared), self.number, off)
+        Self::new(Arc::clone(&self.shared), self.number, self.arrived_ms, off)
     }
 
     /// Whether nobody waits for the copy any more: every lane of it was parked since.

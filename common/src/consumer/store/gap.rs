@@ -3,7 +3,6 @@
 use super::super::checkpoint::Checkpoint;
 use super::item::{Item, s};
 use super::{StateStore, StoreError};
-use crate::aws::CallError;
 
 /// A gap that was recorded ([`StateStore::record_gap`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +29,8 @@ impl StateStore {
             .expression_attribute_values(":pk", s(partition(stream)))
             .limit(i32::from(max))
             .send()
-            .await
-            .map_err(|e| CallError::new("Query", self.target(), e))?;
+            .await;
+        let answer = self.answered("Query", answer)?;
         let read = |attributes| {
             let item = Item { table: self.table(), attributes };
             item.check_format()?;

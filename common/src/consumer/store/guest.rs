@@ -87,8 +87,8 @@ impl StateStore {
             .expression_attribute_values(":now", n(now_ms))
             .expression_attribute_values(":far", n(now_ms.saturating_add(2 * claim_ms)))
             .send()
-            .await
-            .map_err(|e| CallError::new("UpdateItem", self.target(), e));
+            .await;
+        let answer = self.answered("UpdateItem", answer);
         match answer {
             Ok(_) => return Ok(Claim::Held { until_ms }),
             Err(error) if error.is_code("ConditionalCheckFailedException") => {}
@@ -117,8 +117,8 @@ impl StateStore {
             .expression_attribute_names("#name", "name")
             .expression_attribute_values(":name", s(name))
             .send()
-            .await
-            .map_err(|e| CallError::new("UpdateItem", self.target(), e));
+            .await;
+        let answer = self.answered("UpdateItem", answer);
         match answer {
             Ok(_) => Ok(()),
             Err(error) if error.is_code("ConditionalCheckFailedException") => Ok(()),

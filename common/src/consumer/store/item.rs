@@ -105,7 +105,7 @@ impl StateStore {
     pub(super) async fn get(&self, key: Attributes) -> Result<Option<Attributes>, CallError> {
         let request = self.client.get_item().table_name(&self.table).consistent_read(true);
         let answer = request.set_key(Some(key)).send().await;
-        Ok(answer.map_err(|e| CallError::new("GetItem", self.target(), e))?.item)
+        Ok(self.answered("GetItem", answer)?.item)
     }
 
     /// Every item of a partition, page by page.
@@ -122,8 +122,8 @@ impl StateStore {
                 .expression_attribute_values(":pk", s(pk))
                 .set_exclusive_start_key(from)
                 .send()
-                .await
-                .map_err(|e| CallError::new("Query", self.target(), e))?;
+                .await;
+            let answer = self.answered("Query", answer)?;
             items.extend(answer.items.unwrap_or_default());
             match answer.last_evaluated_key {
                 Some(key) if !key.is_empty() => from = Some(key),
@@ -141,8 +141,8 @@ impl StateStore {
             .set_item(Some(item))
             .condition_expression("attribute_not_exists(pk)")
             .send()
-            .await
-            .map_err(|e| CallError::new("PutItem", self.target(), e));
+            .await;
+        let answer = self.answered("PutItem", answer);
         match answer {
             Ok(_) => Ok(true),
             Err(error) if error.is_code("ConditionalCheckFailedException") => Ok(false),

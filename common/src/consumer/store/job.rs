@@ -51,7 +51,7 @@ impl StateStore {
         let mut item = new_item(partition(name), format!("{PART}{part}"));
         item.insert("place".to_owned(), s(place));
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item)).send().await;
-        put.map(|_| ()).map_err(|e| CallError::new("PutItem", self.target(), e))
+        self.answered("PutItem", put).map(|_| ())
     }
 
     /// The job is done: it is forgotten, its parts first.
@@ -94,7 +94,7 @@ impl StateStore {
 
     async fn delete_job_item(&self, pk: String, sk: String) -> Result<(), CallError> {
         let request = self.client.delete_item().table_name(&self.table).set_key(Some(key(pk, sk)));
-        request.send().await.map(|_| ()).map_err(|e| CallError::new("DeleteItem", self.target(), e))
+        self.answered("DeleteItem", request.send().await).map(|_| ())
     }
 }
 

@@ -124,7 +124,7 @@ impl StateStore {
             .expression_attribute_values(":now", n(now_ms))
             .send()
             .await;
-        answer.map(|_| ()).map_err(|e| CallError::new("UpdateItem", self.target(), e))
+        self.answered("UpdateItem", answer).map(|_| ())
     }
 
     /// Asks for a backfill of the stream's table for a lane: until it is made, the lane's watermark stands still.
@@ -157,7 +157,7 @@ impl StateStore {
             .expression_attribute_values(":now", n(now_ms))
             .send()
             .await;
-        answer.map(|_| ()).map_err(|e| CallError::new("UpdateItem", self.target(), e))
+        self.answered("UpdateItem", answer).map(|_| ())
     }
 
     /// The backfill is made.
@@ -183,7 +183,7 @@ impl StateStore {
             .expression_attribute_values(":latest", n(latest_ms))
             .send()
             .await;
-        match answer.map_err(|e| CallError::new("DeleteItem", self.target(), e)) {
+        match self.answered("DeleteItem", answer) {
             Ok(_) => Ok(true),
             Err(error) if error.is_code("ConditionalCheckFailedException") => Ok(false),
             Err(error) => Err(error),
@@ -235,6 +235,6 @@ impl StateStore {
     async fn delete(&self, sk: String) -> Result<(), CallError> {
         let request = self.client.delete_item().table_name(&self.table);
         let answer = request.set_key(Some(key(PARTITION, sk))).send().await;
-        answer.map(|_| ()).map_err(|e| CallError::new("DeleteItem", self.target(), e))
+        self.answered("DeleteItem", answer).map(|_| ())
     }
 }

@@ -274,8 +274,8 @@ impl StateStore {
             .transact_items(TransactWriteItem::builder().condition_check(parent_is_there).build())
             .transact_items(TransactWriteItem::builder().put(put).build())
             .send()
-            .await
-            .map_err(|e| CallError::new("TransactWriteItems", self.target(), e));
+            .await;
+        let answer = self.answered("TransactWriteItems", answer);
         match answer {
             Ok(_) => Ok(Some(lease)),
             Err(error) if error.is_code("TransactionCanceledException") => Ok(None),
@@ -433,8 +433,8 @@ impl StateStore {
             .expression_attribute_values(":epoch", n(lease.epoch))
             .expression_attribute_values(":end", s(Checkpoint::ShardEnd.to_string()))
             .send()
-            .await
-            .map_err(|e| CallError::new("DeleteItem", self.target(), e));
+            .await;
+        let answer = self.answered("DeleteItem", answer);
         fenced(answer.map(|_| ()), lease)
     }
 
@@ -509,7 +509,7 @@ impl StateStore {
                 request.condition_expression(format!("attribute_not_exists(#owner) AND epoch = :epoch{and}"))
             }
         };
-        let answer = request.send().await.map_err(|e| CallError::new("UpdateItem", self.target(), e));
+        let answer = self.answered("UpdateItem", request.send().await);
         fenced(answer.map(|updated| updated.attributes.unwrap_or_default()), lease)
     }
 }

@@ -74,8 +74,8 @@ impl StateStore {
             .condition_expression("attribute_exists(pk)")
             .expression_attribute_values(":listed", AttributeValue::Bool(listed))
             .send()
-            .await
-            .map_err(|e| CallError::new("UpdateItem", self.target(), e));
+            .await;
+        let answer = self.answered("UpdateItem", answer);
         match answer {
             Ok(_) => Ok(()),
             Err(error) if error.is_code("ConditionalCheckFailedException") => {

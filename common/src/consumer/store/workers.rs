@@ -119,7 +119,7 @@ impl StateStore {
         for (placeholder, value) in values {
             request = request.expression_attribute_values(placeholder, value);
         }
-        request.send().await.map(|_| ()).map_err(|e| CallError::new("UpdateItem", self.target(), e))
+        self.answered("UpdateItem", request.send().await).map(|_| ())
     }
 
     /// Removes a worker's heartbeat, if the process is still the one named: a worker that left, or one that was
@@ -136,9 +136,8 @@ impl StateStore {
             .condition_expression("instance = :instance")
             .expression_attribute_values(":instance", s(instance))
             .send()
-            .await
-            .map(|_| ())
-            .map_err(|e| CallError::new("DeleteItem", self.target(), e));
+            .await;
+        let answer = self.answered("DeleteItem", answer).map(|_| ());
         fenced(answer, worker)
     }
 

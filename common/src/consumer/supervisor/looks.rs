@@ -112,6 +112,7 @@ where
             may_give: self.may_give(now),
         };
         let plan = plan(situation, &mut self.free_since);
+        worker.counters().leases_are(plan.seen);
         let more = plan.start.len() >= CLAIMS_MAX || plan.left > plan.without_room;
         if !plan.start.is_empty() {
             self.busy = Busy::default();

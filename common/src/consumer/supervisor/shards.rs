@@ -76,6 +76,7 @@ where
             lags: self.lags.clone(),
             orders: orders.clone(),
             progress: Arc::clone(&progress),
+            is_new: !matches!(tenure, Tenure::Rewinding(..)) && !self.failed.contains_key(&key),
             kin: stream.kin.clone(),
             rewinds: self.rewinds.clone(),
             lanes: Arc::clone(&self.lanes),
@@ -116,6 +117,14 @@ where
             Err(_) => Err(ShardFailure::Panicked),
         };
         let (stream, shard) = (&*key.stream, &*key.shard);
+        let change = match &outcome {
+            Ok(ShardExit::LeaseLost) => Some("lost"),
+            Ok(ShardExit::Drained(_)) if tending.giving => Some("moved"),
+            Ok(ShardExit::Drained(_)) => Some("released"),
+            Ok(ShardExit::Ended(_)) => Some("ended"),
+            Ok(ShardExit::NotTaken | ShardExit::CaughtUp | ShardExit::Rewinding(..)) | Err(_) => None,
+        };
+        change.into_iter().for_each(|kind| self.worker.counters().lease_changes.add(kind, 1));
         match outcome {
             Ok(ShardExit::NotTaken) => tracing::debug!(stream, shard, "lease not taken: somebody was faster"),
             Ok(ShardExit::LeaseLost) => {
@@ -170,6 +179,7 @@ where
 
     fn shard_failed(&mut self, key: ShardKey, failure: &ShardFailure) {
         let (stream, shard) = (&*key.stream, &*key.shard);
+        self.worker.counters().shard_failed(failure);
         let failed = self.failed.entry(key.clone()).or_insert_with(Failed::new);
         let pause = failed.again(failure);
         let (lasts, pause_ms) = (failed.lasts(failure), pause.as_millis());

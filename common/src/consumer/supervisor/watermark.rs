@@ -168,6 +168,7 @@ where
     pub(super) fn reckon_watermark(&mut self) {
         let members = self.worker.members();
         if members.iter().find(|member| !member.leaving).is_none_or(|first| first.id != self.worker.id()) {
+            self.lanes.backfills_are(|_| 0);
             return self.fleet.rest();
         }
         self.fleet.leases.get_or_insert_default();
@@ -228,6 +229,7 @@ where
         let streams: Vec<Arc<str>> = self.streams.keys().cloned().collect();
         self.fleet.checks.spawn(async move {
             let known = store.lanes().await?;
+            lanes.backfills_are(|lane| known.get(lane).map_or(0, |of| of.backfills.len()));
             let waiting = known.iter().filter(|(_, lane)| !lane.backfills.is_empty());
             watermark.behind.extend(waiting.map(|(name, _)| name.clone()));
             watermark.behind.extend(late_on(&streams, &lanes.lanes, &known));
@@ -244,7 +246,12 @@ where
     pub(super) fn fleet_read(&mut self, read: FleetRead) {
         match read {
             FleetRead::Leases(leases) => self.leases_read(leases),
-            FleetRead::Lanes(lanes) => self.fleet.checked(lanes),
+            FleetRead::Lanes(lanes) => {
+                self.fleet.checked(lanes);
+                if let Some(watermark) = &*self.fleet.told.borrow() {
+                    self.lanes.watermark_is(watermark);
+                }
+            }
         }
     }
 
