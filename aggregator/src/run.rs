@@ -11,7 +11,6 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
-use warmcast_common::metrics;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::attend;
@@ -57,7 +56,6 @@ pub async fn run(
     joined.met();
     attendance.watch_leases(Arc::clone(&worker), lags.clone());
     attend::survey(&mut attendance, FleetLooks::new(&config, dynamodb.clone())?);
-    attendance.expose(Arc::new(metrics::registry()));
     let (quarantine, keeper) = Quarantine::new(letters, "aggregator", Arc::clone(&stats.dead_letters));
 
     let (to_batcher, from_intake) = mpsc::channel(INTAKE_PAGES_MAX);
@@ -130,8 +128,7 @@ pub async fn run(
     }
     // The keeper ends when the last handle is gone.
     drop(quarantine);
-    // Whoever serves it.
-    let _registry = Arc::new(metrics::registry_of(&stats, &metrics_of_consumer));
+    attendance.expose(Arc::new(metrics::registry_of(&stats, &metrics_of_consumer)));
     let fanout = fanout::run(config.batch, from_intake, to_regions, Arc::clone(&stats), shutdown.clone());
     tasks.spawn(async move { fanout.await.context("build frames") });
 

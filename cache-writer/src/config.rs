@@ -18,6 +18,7 @@ use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
 use warmcast_common::dead_letter::DeadLetterConfig;
 use warmcast_common::limits::KINESIS_PAGE_BYTES_MAX;
 use warmcast_common::metrics::MetricsConfig;
+use warmcast_common::prices::PricesConfig;
 use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::FRAME_BODY_BYTES_MAX;
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// What there are metrics of.
     pub metrics: MetricsConfig,
+    /// What the services cost.
+    pub prices: PricesConfig,
     /// How it logs.
     pub log: LogConfig,
     /// Its admin endpoint.
@@ -138,6 +141,7 @@ impl DaemonConfig for Config {
             dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
             metrics: MetricsConfig::read(root.section("metrics")),
+            prices: PricesConfig::read(root.section("prices")),
             log: LogConfig::read(root.section("log")),
             admin: AdminConfig::read(root.section("admin"), ADMIN_PORT),
         };

@@ -12,6 +12,7 @@
 
 pub mod config;
 pub mod stats;
+pub mod metrics;
 pub mod source;
 pub mod unpack;
 pub mod reducer;

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use warmcast_cache::{Cache, CacheError, Filler, ItemId, Outcome, Refusal};
+use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::Ack;
 use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_common::fence::Fence;
@@ -116,9 +117,10 @@ impl Reducer {
         let mut again = Vec::new();
         let mut unavailable = None;
         let mut late = None;
+        let now_ms = now_ms();
         for (newest, answer) in call.into_iter().zip(answers) {
             match answer {
-                Ok(outcome) => self.settled(newest, outcome),
+                Ok(outcome) => self.settled(newest, outcome, now_ms),
                 Err(CacheError::Refused { refusal, .. }) => {
                     again.extend(self.refused(newest, &refusal).await);
                 }
@@ -139,7 +141,7 @@ impl Reducer {
         (again, unavailable)
     }
 
-    fn settled(&self, newest: Newest<Ack>, outcome: Outcome) {
+    fn settled(&self, newest: Newest<Ack>, outcome: Outcome, now_ms: u64) {
         let counter = match outcome {
             Outcome::Applied => &self.stats.changes_applied,
             Outcome::Stale => &self.stats.changes_stale,
@@ -148,6 +150,9 @@ impl Reducer {
             Outcome::Skipped => &self.stats.changes_skipped,
         };
         Stats::add(counter, 1);
+        if outcome == Outcome::Applied {
+            self.stats.lags.apply.observe_lag(newest.change.created_ms, now_ms, 1);
+        }
         if outcome == Outcome::Applied && newest.change.kind == ChangeKind::Invalidate {
             self.ask_master(&newest.change.table, &newest.change.key);
         }

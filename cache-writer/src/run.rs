@@ -6,21 +6,22 @@ use anyhow::{Context, anyhow};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use warmcast_cache::{Cache, EntryReads, Filler, Master, ReadFrom};
+use warmcast_cache::{Cache, EntryReads, Filler, ReadFrom, RoundTrips};
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
 use warmcast_common::health::Condition;
-use warmcast_common::metrics;
 use warmcast_common::retry::until_ok;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::attend::{self, Drawn};
-use crate::config::{Config, FallbackConfig};
+use crate::config::Config;
 use crate::freshness::Freshness;
+use crate::metrics::{self, Bill, Sources};
 use crate::reducer::Reducer;
+use crate::refill;
 use crate::source::KinesisStream;
 use crate::stats::Stats;
 use crate::status::FleetLooks;
@@ -40,7 +41,8 @@ pub async fn run(
     telemetry: Telemetry,
     shutdown: CancellationToken,
 ) -> Result<(), anyhow::Error> {
-    let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
+    let bill = Bill::new(&config.prices.load()?, &config);
+    let (stats, lags, round_trips) = (Arc::new(Stats::default()), Lags::default(), RoundTrips::default());
     let (read, inflated) =
         (ByteBudget::new(config.queue.read_bytes_max), ByteBudget::new(config.queue.inflated_bytes_max));
     let drawn = Drawn {
@@ -54,18 +56,21 @@ pub async fn run(
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
     attend::survey(&mut attendance, FleetLooks::new(&config, dynamodb.clone()).await?);
-    let reached = shutdown.run_until_cancelled(Box::pin(reach(&config, dynamodb, &joined))).await;
+    let reached =
+        shutdown.run_until_cancelled(Box::pin(reach(&config, dynamodb, &joined, &round_trips))).await;
     let Some((source, worker, cache)) = reached else {
         return Ok(());
     };
     let filler = match &config.fallback {
-        Some(fallback) => Some(filler(&cache, fallback).await),
+        Some(fallback) => {
+            let master = refill::master(fallback).await;
+            Some(Filler::new(cache.clone(), master, fallback.filler.clone()))
+        }
         None => None,
     };
     let fence = Arc::new(Fence::default());
     let worker = Arc::new(worker);
     attendance.watch_leases(Arc::clone(&worker), lags.clone());
-    attendance.expose(Arc::new(metrics::registry()));
 
     // One set for all: a task that dies before its time ends the process, whichever it is. Left without a reducer,
     // the shards would be read again and again for nothing.
@@ -93,6 +98,16 @@ pub async fn run(
     let consumer = Consumer::new(Arc::clone(&worker), read.clone(), lags.clone())
         .with_fence(Arc::clone(&fence))
         .with_rewind(rewind);
+    let budgets = [("read", read.clone()), ("inflated", inflated.clone())];
+    let sources = Sources {
+        stats: Arc::clone(&stats),
+        round_trips,
+        filler: filler.clone(),
+        is_on_demand: source.is_on_demand(),
+        bill,
+    };
+    let registry = metrics::registry_of(sources, &consumer.metrics(budgets, config.metrics));
+    attendance.expose(Arc::new(registry));
     let verifying = match (&filler, config.verify.keys_per_s) {
         (Some(filler), 1..) => Some(verify_always(&config, filler, &stats, shutdown.clone())),
         _ => None,
@@ -152,6 +167,7 @@ async fn reach(
     config: &Config,
     dynamodb: aws_sdk_dynamodb::Client,
     joined: &Condition,
+    round_trips: &RoundTrips,
 ) -> (KinesisStream, Worker, Cache) {
     let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
     let store = StateStore::new(dynamodb, &config.state.table);
@@ -165,13 +181,14 @@ async fn reach(
     tokio::join!(
         until_ok("the stream", || KinesisStream::find(kinesis.clone(), stream)),
         joining,
-        reach_cache(config),
+        reach_cache(config, round_trips),
     )
 }
 
 /// The cache, when it is known what data every primary has: what the leases say is held against that.
-async fn reach_cache(config: &Config) -> Cache {
-    let cache = until_ok("the cache", || Cache::connect(config.redis.clone())).await;
+async fn reach_cache(config: &Config, round_trips: &RoundTrips) -> Cache {
+    let cache =
+        until_ok("the cache", || Cache::connect_counted(config.redis.clone(), round_trips.clone())).await;
     let mut epoch = cache.epoch();
     tokio::select! {
         // The cache has the sender.
@@ -195,11 +212,4 @@ async fn verify_always(config: &Config, filler: &Filler, stats: &Arc<Stats>, shu
         shed_retries: 0,
     };
     Continuous::new(looker, config.verify.clone(), Arc::clone(stats)).run(shutdown).await;
-}
-
-/// What fills entries whose items are not known from the master.
-async fn filler(cache: &Cache, fallback: &FallbackConfig) -> Filler {
-    let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&fallback.dynamodb).await);
-    let master = Master::new(dynamodb, fallback.master.clone());
-    Filler::new(cache.clone(), master, fallback.filler.clone())
 }

@@ -6,7 +6,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::SdkError;
 use aws_sdk_kinesis::operation::get_shard_iterator::{GetShardIteratorError, GetShardIteratorOutput};
 use aws_sdk_kinesis::primitives::DateTime;
-use aws_sdk_kinesis::types::{Record, ShardIteratorType};
+use aws_sdk_kinesis::types::{Record, ShardIteratorType, StreamMode};
 use bytes::Bytes;
 use warmcast_common::aws::CallError;
 use warmcast_common::clock::now_ms;
@@ -66,6 +66,7 @@ pub struct KinesisStream {
     retention: Option<Duration>,
     /// When it was created, in milliseconds since the epoch.
     created_ms: Option<u64>,
+    is_on_demand: bool,
 }
 
 impl KinesisStream {
@@ -81,6 +82,8 @@ impl KinesisStream {
             .await
             .map_err(|error| CallError::new("DescribeStreamSummary", format!("stream {name}"), error))?;
         let summary = answer.stream_description_summary;
+        let mode = summary.as_ref().and_then(|summary| summary.stream_mode_details.as_ref());
+        let is_on_demand = mode.is_some_and(|details| details.stream_mode == StreamMode::OnDemand);
         let retention =
             summary.as_ref().and_then(|summary| u64::try_from(summary.retention_period_hours).ok());
         let retention = retention.map(|hours| Duration::from_secs(hours * 3_600));
@@ -91,7 +94,7 @@ impl KinesisStream {
         let created_ms = u64::try_from(created).ok().filter(|created| *created > 0).map(|s| s * 1_000);
         // A stream that was deleted and made again has the same name and ARN, but other positions.
         let identity = format!("{arn}@{created}");
-        Ok(Self { client, name: name.to_owned(), identity, retention, created_ms })
+        Ok(Self { client, name: name.to_owned(), identity, retention, created_ms, is_on_demand })
     }
 
     /// Every shard that is listed, closed ones included.
@@ -122,6 +125,11 @@ impl KinesisStream {
     /// The stream's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether what is read of it is billed: its mode is on-demand.
+    pub const fn is_on_demand(&self) -> bool {
+        self.is_on_demand
     }
 
     /// How long records are kept, if the service told.

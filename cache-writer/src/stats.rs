@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::{ByteBudget, Lags};
 use warmcast_common::dead_letter::{Counts, ReasonClass};
+use warmcast_common::metrics::{Histogram, LAG_BUCKETS_S};
 
 /// Counters since the process started. Every change received is in the end applied, stale, left absent, covered,
 /// skipped, coalesced, failed, or one of the backfills; the invalidation that stands for a failed one is applied beside.
@@ -13,6 +14,8 @@ use warmcast_common::dead_letter::{Counts, ReasonClass};
 pub struct Stats {
     /// Changes unpacked from frames.
     pub changes_received: AtomicU64,
+    /// Bytes of the records' data.
+    pub received_bytes: AtomicU64,
     /// Changes written to the cache.
     pub changes_applied: AtomicU64,
     /// Changes that the cache already had, or had newer.
@@ -60,6 +63,23 @@ pub struct Stats {
     pub verify_not_judged: AtomicU64,
     /// Times that no keys could be had to look at.
     pub verify_failed: AtomicU64,
+    /// How long changes took.
+    pub lags: StageLags,
+}
+
+/// How long changes took, in seconds.
+#[derive(Clone, Debug)]
+pub struct StageLags {
+    /// From when it was asked of its table's stream until it was received here.
+    pub receive: Histogram,
+    /// From when it was created until it was written: end to end.
+    pub apply: Histogram,
+}
+
+impl Default for StageLags {
+    fn default() -> Self {
+        Self { receive: Histogram::new(&LAG_BUCKETS_S), apply: Histogram::new(&LAG_BUCKETS_S) }
+    }
 }
 
 impl Stats {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::{Ack, ByteBudget, Delivery, Processor};
 use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_proto::change::Change;
@@ -74,8 +75,10 @@ impl Processor for Unpack {
                 shard: Some(Arc::clone(&shard)),
                 position: record.sequence.as_ref().map(|sequence| sequence.as_str().into()),
             });
+            Stats::add(&self.stats.received_bytes, record.body.len());
             match self.unpack(&record.body, &ack).await {
                 Ok(Contents { watermark_ms, parts }) => {
+                    self.observe_lags(&parts);
                     // It counts when everything before this record is done, and this record with it.
                     if let Some(watermark_ms) = watermark_ms {
                         ack.watermark(watermark_ms);
@@ -101,6 +104,15 @@ impl Unpack {
         let record = Record::open(record.clone())?;
         ack.hold(self.inflated.reserve(record.body_len()).await);
         record.decode()
+    }
+
+    /// Parts of one frame were asked for at the same time: it is one step for all of them.
+    fn observe_lags(&self, parts: &[Part]) {
+        let now_ms = now_ms();
+        for same in parts.chunk_by(|a, b| a.read_ms == b.read_ms) {
+            let read_ms = same.first().and_then(|part| part.read_ms).unwrap_or(0);
+            self.stats.lags.receive.observe_lag(read_ms, now_ms, same.len() as u64);
+        }
     }
 
     /// Hands the changes on, and gives back those that cannot be read: of these, what can still be said is handed on.

@@ -19,6 +19,7 @@ use crate::{
     nodes::Nodes,
     outcome::{CacheError, Refusal},
     policy::TablePolicy,
+    round_trips::RoundTrips,
 };
 
 /// One cache, to be written. Clones share its connections; calls may be concurrent.
@@ -56,8 +57,16 @@ impl Cache {
     /// # Errors
     /// The cache cannot be used; the error says what to do about it.
     pub async fn connect(config: CacheConfig) -> Result<Self, ConnectError> {
+        Self::connect_counted(config, RoundTrips::default()).await
+    }
+
+    /// The same; all round trips are counted there.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_counted(config: CacheConfig, round_trips: RoundTrips) -> Result<Self, ConnectError> {
         let name = config.servers.to_string().into();
-        let nodes = Nodes::connect(config).await?;
+        let nodes = Nodes::connect(config, round_trips).await?;
         let config = Arc::clone(nodes.config());
         Ok(Self { shared: Arc::new(Shared { nodes, config, name, hold_until: Mutex::default() }) })
     }

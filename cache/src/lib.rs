@@ -11,6 +11,7 @@ mod script;
 mod call;
 mod reply;
 mod server_clock;
+mod round_trips;
 mod transport;
 #[cfg(feature = "iam")]
 pub mod token;
@@ -61,4 +62,5 @@ pub use outcome::{CacheError, Outcome, Refusal};
 pub use policy::{TablePolicy, Tables};
 pub use read::{EntryReads, ReadFrom};
 pub use reader::{Answer, ReadError, Reader, ReaderConfig, ReaderError, Row};
+pub use round_trips::RoundTrips;
 pub use scan::{Entries, EntryScan};

@@ -30,6 +30,7 @@ use std::{
 
 use aws_sdk_dynamodb::Client;
 use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinSet,
@@ -53,6 +54,9 @@ use crate::item_id::ItemId;
 
 /// How often keys that nobody waits for any more are taken out of the queue, while it stands.
 const PURGE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Upper bounds of the time that a call takes, in seconds: from a region's own network to the other side of the world.
+const CALL_SECONDS: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Reads the master tables. Clones share the queue and the bounds; the last one's drop ends the calls under way.
 #[derive(Clone)]
@@ -101,7 +105,7 @@ pub struct MasterStats {
     pub is_shedding: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counters {
     calls: AtomicU64,
     keys_read: AtomicU64,
@@ -110,6 +114,8 @@ struct Counters {
     keys_timed_out: AtomicU64,
     /// In tenths: DynamoDB counts in halves.
     read_unit_tenths: AtomicU64,
+    /// Of calls that were answered and of those that were not.
+    call_seconds: Histogram,
 }
 
 /// A read that was begun.
@@ -198,6 +204,12 @@ impl Master {
         }
     }
 
+    /// How long calls of BatchGetItem took, in seconds, those that failed included.
+    #[must_use]
+    pub fn call_seconds(&self) -> &Histogram {
+        &self.owner.shared.counters.call_seconds
+    }
+
     pub(crate) fn config(&self) -> &MasterConfig {
         &self.owner.shared.config
     }
@@ -262,6 +274,20 @@ impl std::fmt::Debug for Master {
 impl Shared {
     fn timeout(&self, table: &Arc<str>) -> MasterError {
         MasterError::Timeout { table: Arc::clone(table), after: self.config.read_timeout }
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            calls: AtomicU64::new(0),
+            keys_read: AtomicU64::new(0),
+            keys_sent_again: AtomicU64::new(0),
+            keys_failed: AtomicU64::new(0),
+            keys_timed_out: AtomicU64::new(0),
+            read_unit_tenths: AtomicU64::new(0),
+            call_seconds: Histogram::new(CALL_SECONDS),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     call::ServerView,
     config::{Address, CacheConfig},
     connection::{ConnectError, Connection, Connector, Peer},
+    round_trips::RoundTrips,
     sample::{Known, Sample},
     script::Script,
     server_clock::{self, ServerClock},
@@ -44,6 +45,7 @@ pub(crate) struct Node {
     connector: Arc<Connector>,
     config: Arc<CacheConfig>,
     purpose: Purpose,
+    round_trips: RoundTrips,
     lanes: Vec<Lane>,
     calls: AtomicUsize,
     connections_lost: AtomicU64,
@@ -79,6 +81,7 @@ pub(crate) struct Link {
     pub(crate) clock: ServerClock,
     /// Pipelines that may be on their way.
     permits: Semaphore,
+    round_trips: RoundTrips,
     /// Set when its server has been sampled: the epoch that it belongs to.
     pub(crate) judged: OnceCell<u64>,
 }
@@ -89,6 +92,7 @@ impl Node {
         connector: Arc<Connector>,
         config: Arc<CacheConfig>,
         purpose: Purpose,
+        round_trips: RoundTrips,
     ) -> Self {
         let state = State {
             known: None,
@@ -105,6 +109,7 @@ impl Node {
             lanes: std::iter::repeat_with(Lane::default).take(config.connections.max(1)).collect(),
             config,
             purpose,
+            round_trips,
             calls: AtomicUsize::new(0),
             connections_lost: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -230,6 +235,7 @@ impl Node {
             connection,
             clock: ServerClock::new(clock),
             permits: Semaphore::new(self.config.pipelines_in_flight_max.max(1)),
+            round_trips: self.round_trips.clone(),
             judged: OnceCell::new(),
         })
     }
@@ -375,13 +381,19 @@ impl Link {
     /// One round trip, when it is this one's turn.
     pub(crate) async fn exchange(&self, pipeline: &Pipeline) -> Result<Vec<Value>, String> {
         let _permit = self.permit().await?;
-        self.connection.exchange(pipeline).await
+        let began = Instant::now();
+        let answers = self.connection.exchange(pipeline).await;
+        self.round_trips.ended(pipeline.len(), began.elapsed(), answers.is_ok());
+        answers
     }
 
     /// One round trip of one command.
     pub(crate) async fn ask(&self, command: &redis::Cmd) -> Result<Value, String> {
         let _permit = self.permit().await?;
-        self.connection.ask(command).await
+        let began = Instant::now();
+        let answer = self.connection.ask(command).await;
+        self.round_trips.ended(1, began.elapsed(), answer.is_ok());
+        answer
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'_>, String> {

@@ -22,6 +22,7 @@ use crate::{
     connection::{ConnectError, Connector},
     directory::Directory,
     node::{Link, Node, Purpose},
+    round_trips::RoundTrips,
     topology::Topology,
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Nodes(Arc<Shared>);
 struct Shared {
     config: Arc<CacheConfig>,
     purpose: Purpose,
+    round_trips: RoundTrips,
     connector: Arc<Connector>,
     directory: Directory,
     map: RwLock<Arc<Map>>,
@@ -93,11 +95,15 @@ impl Map {
 impl Nodes {
     /// Finds the servers and connects to every primary. One that cannot be reached is an error only if none can,
     /// or if somebody has to do something about it.
-    pub(crate) async fn connect(config: CacheConfig) -> Result<Self, ConnectError> {
-        Self::connect_for(config, Purpose::Write).await
+    pub(crate) async fn connect(config: CacheConfig, counted: RoundTrips) -> Result<Self, ConnectError> {
+        Self::connect_for(config, Purpose::Write, counted).await
     }
 
-    pub(crate) async fn connect_for(config: CacheConfig, purpose: Purpose) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect_for(
+        config: CacheConfig,
+        purpose: Purpose,
+        round_trips: RoundTrips,
+    ) -> Result<Self, ConnectError> {
         let config = Arc::new(config);
         let connector = Arc::new(Connector::new(&config)?);
         let directory = Directory::new(config.servers.clone(), Arc::clone(&connector));
@@ -108,6 +114,7 @@ impl Nodes {
         let nodes = Self(Arc::new(Shared {
             config,
             purpose,
+            round_trips,
             connector,
             directory,
             map: RwLock::new(Arc::new(empty)),
@@ -272,8 +279,9 @@ impl Nodes {
     }
 
     fn new_node(&self, address: &Address) -> Arc<Node> {
-        let Shared { config, connector, purpose, .. } = &*self.0;
-        Arc::new(Node::new(address.clone(), Arc::clone(connector), Arc::clone(config), *purpose))
+        let Shared { config, connector, purpose, round_trips, .. } = &*self.0;
+        let (connector, config) = (Arc::clone(connector), Arc::clone(config));
+        Arc::new(Node::new(address.clone(), connector, config, *purpose, round_trips.clone()))
     }
 
     fn install(&self, topology: Topology) {

@@ -28,6 +28,7 @@ use crate::{
     node::{Node, Purpose},
     nodes::{Map, Nodes},
     outcome::{CacheError, Refusal},
+    round_trips::RoundTrips,
 };
 
 /// What a command takes beside its keys, and a key beside its bytes: RESP's framing. Rounded up.
@@ -68,7 +69,7 @@ impl EntryReads {
             ReadFrom::Replica => Purpose::ReadReplicas,
         };
         let keys = Arc::new(KeySpace::new(&config));
-        let nodes = Nodes::connect_for(config, purpose).await?;
+        let nodes = Nodes::connect_for(config, purpose, RoundTrips::default()).await?;
         Ok(Self { nodes, keys, from, turns: Arc::default() })
     }
 

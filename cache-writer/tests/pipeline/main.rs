@@ -24,6 +24,7 @@ mod redis_server;
 mod world;
 
 mod running;
+mod metrics;
 mod status;
 mod bad_input;
 mod outages;

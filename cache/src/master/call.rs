@@ -146,7 +146,9 @@ impl Call {
             Ok(Err(error)) => Err(Failure::new(&error)),
             Err(_) => Err(Failure::timeout(call_timeout)),
         };
-        let is_slow = started.elapsed() >= shared.config.breaker.slow_after;
+        let took = started.elapsed();
+        shared.counters.call_seconds.observe(took.as_secs_f64());
+        let is_slow = took >= shared.config.breaker.slow_after;
         match answer {
             Ok(answer) => self.read(keys, answer, is_slow),
             Err(failure) => {
