@@ -18,8 +18,11 @@ mod guard;
 mod routes;
 mod server;
 
-pub use config::AdminConfig;
+pub use config::{AdminConfig, TokenSource};
 pub use rates::{Figure, Reading, WATERMARK_AGE};
 pub use server::{Admin, AdminError, Attended};
 pub use surveys::Surveys;
 pub use token::TokenError;
+
+#[cfg(test)]
+mod tests;

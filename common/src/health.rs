@@ -24,6 +24,7 @@ pub struct Health(Arc<State>);
 #[derive(Debug)]
 struct State {
     last_pulse: Mutex<Instant>,
+    patience: Duration,
     is_stopping: AtomicBool,
     conditions: Mutex<Vec<(&'static str, Option<String>)>>,
     remarks: Mutex<Vec<(String, Option<String>)>>,
@@ -45,16 +46,23 @@ enum Place {
 
 impl Default for Health {
     fn default() -> Self {
+        Self::with_patience(PULSE_MISSED)
+    }
+}
+
+impl Health {
+    /// One that is not alive any more when its pulse was missed for so long: more than a second.
+    #[must_use]
+    pub fn with_patience(patience: Duration) -> Self {
         Self(Arc::new(State {
             last_pulse: Mutex::new(Instant::now()),
+            patience,
             is_stopping: AtomicBool::new(false),
             conditions: Mutex::default(),
             remarks: Mutex::default(),
         }))
     }
-}
 
-impl Health {
     /// Another condition, which is not met until it is said to be. `name` is what people read.
     #[must_use]
     pub fn condition(&self, name: &'static str) -> Condition {
@@ -94,7 +102,7 @@ impl Health {
     /// Whether the runtime still runs tasks.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.0.last_pulse.lock().elapsed() < PULSE_MISSED
+        self.0.last_pulse.lock().elapsed() < self.0.patience
     }
 
     /// The conditions, in the order in which they were made; with why, those that are not met.

@@ -281,6 +281,15 @@ impl Daemon {
         &self.log
     }
 
+    /// Where its admin endpoint is, when it has said so: the last that it has.
+    #[must_use]
+    pub fn admin_url(&self) -> Option<String> {
+        let is_it = |line: &&String| line.contains("the admin endpoint listens");
+        let line = self.log.tail().into_iter().rev().find(|line| is_it(&line))?;
+        let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+        Some(format!("http://{}", line["address"].as_str()?))
+    }
+
     /// Its counters across restarts.
     #[must_use]
     pub fn stats(&self) -> Stats {

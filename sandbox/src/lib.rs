@@ -28,6 +28,7 @@ mod rate;
 mod usage;
 pub mod report;
 pub mod up;
+pub mod browser;
 pub mod bidder;
 pub mod screen;
 pub mod demo;
