@@ -62,7 +62,7 @@ module "service" {
 
   log_metrics = {
     regions_not_answering = {
-      pattern = "{ $.message = \"stats\" && $.regions_not_answering = * }"
+      pattern = "{ $.message = \"stats\" && $.regions_not_answering >= 0 }"
       value   = "$.regions_not_answering"
       unit    = "Count"
     }

@@ -49,12 +49,12 @@ module "service" {
   log_metrics = {
     # How old the newest watermark is that a worker has published. Not every worker publishes: the least is the region's.
     watermark_age = {
-      pattern = "{ $.message = \"stats\" && $.watermark_age_ms = * }"
+      pattern = "{ $.message = \"stats\" && $.watermark_age_ms >= 0 }"
       value   = "$.watermark_age_ms"
       unit    = "Milliseconds"
     }
     verify_mismatches = {
-      pattern = "{ $.message = \"stats\" && $.verify_mismatches = * }"
+      pattern = "{ $.message = \"stats\" && $.verify_mismatches >= 0 }"
       value   = "$.verify_mismatches"
       unit    = "Count"
     }

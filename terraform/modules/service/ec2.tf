@@ -157,4 +157,5 @@ resource "aws_autoscaling_group" "this" {
     # Autoscaling's.
     ignore_changes = [desired_capacity]
   }
+  depends_on = [aws_iam_role_policy.this, aws_iam_role_policy.instance]
 }

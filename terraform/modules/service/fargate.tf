@@ -33,7 +33,8 @@ locals {
     name                   = "config"
     image                  = var.compute.config_image
     essential              = false
-    command                = ["sh", "-c", "umask 022 && printf %s \"$WARMCAST_TOML\" > ${local.config}"]
+    entryPoint             = ["sh", "-c"]
+    command                = ["umask 022 && printf %s \"$WARMCAST_TOML\" > ${local.config}"]
     environment            = [{ name = "WARMCAST_TOML", value = var.config_toml }]
     readonlyRootFilesystem = true
     linuxParameters        = { capabilities = { drop = ["ALL"] } }
@@ -45,7 +46,8 @@ locals {
     name                   = var.daemon
     image                  = var.compute.image
     essential              = true
-    command                = ["${var.daemon}", "run", "--config", local.config]
+    entryPoint             = [var.daemon]
+    command                = ["run", "--config", local.config]
     environment            = [for name in sort(keys(var.environment)) : { name = name, value = var.environment[name] }]
     secrets                = [for name in sort(keys(var.secrets)) : { name = name, valueFrom = var.secrets[name] }]
     user                   = var.compute.user
@@ -124,6 +126,8 @@ resource "aws_ecs_service" "this" {
     # Autoscaling's.
     ignore_changes = [desired_count]
   }
+  # A task without its rights would fail, and the circuit would break.
+  depends_on = [aws_iam_role_policy.this, aws_iam_role_policy.execution]
 }
 
 # What ECS itself may do to start a task: fetch the image, write the log, read the secrets.

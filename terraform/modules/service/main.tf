@@ -60,6 +60,17 @@ resource "aws_vpc_security_group_egress_rule" "https" {
   cidr_ipv4         = "0.0.0.0/0"
 }
 
+# Debian's mirrors speak HTTP; what comes from them is signed.
+resource "aws_vpc_security_group_egress_rule" "packages" {
+  count             = local.is_fargate ? 0 : 1
+  security_group_id = aws_security_group.this.id
+  description       = "Signed packages, while an instance is set up"
+  ip_protocol       = "tcp"
+  from_port         = 80
+  to_port           = 80
+  cidr_ipv4         = "0.0.0.0/0"
+}
+
 # What they say
 # -------------
 
@@ -74,11 +85,11 @@ locals {
   # Metrics are made of the JSON log lines: no agent, no open port, and no other way for them than the log's. The
   # `stats` line comes every ten seconds from every worker.
   log_metrics = merge({
-    lag          = { pattern = "{ $.message = \"stats\" && $.lag_ms = * }", value = "$.lag_ms", unit = "Milliseconds" }
-    shards       = { pattern = "{ $.message = \"stats\" && $.shards = * }", value = "$.shards", unit = "Count" }
+    lag          = { pattern = "{ $.message = \"stats\" && $.lag_ms >= 0 }", value = "$.lag_ms", unit = "Milliseconds" }
+    shards       = { pattern = "{ $.message = \"stats\" && $.shards >= 0 }", value = "$.shards", unit = "Count" }
     errors       = { pattern = "{ $.level = \"ERROR\" }", value = "1", unit = "Count" }
     dead_letters = { pattern = "{ $.message = \"set aside as a dead letter\" }", value = "1", unit = "Count" }
-    alarms       = { pattern = "{ $.alarm = * }", value = "1", unit = "Count" }
+    alarms       = { pattern = "{ $.alarm = \"*\" }", value = "1", unit = "Count" }
   }, var.log_metrics)
 }
 

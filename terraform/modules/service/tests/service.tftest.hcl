@@ -116,6 +116,18 @@ run "on_fargate" {
     error_message = "ECS assumes the role for this account only."
   }
   assert {
+    # Metrics are made of what the daemons log: the words are theirs.
+    condition = length(aws_cloudwatch_log_metric_filter.this) >= 5 && alltrue([
+      for file, words in {
+        "../../../common/src/dead_letter/quarantine.rs" = ["\"set aside as a dead letter\""]
+        "../../../common/src/consumer/catch_up.rs"      = ["alarm = \"parked-past-retention\""]
+        "../../../aggregator/src/stats.rs"              = ["\"stats\"", "lag_ms = ", "shards = ", "regions_not_answering = "]
+        "../../../cache-writer/src/stats.rs"            = ["\"stats\"", "lag_ms = ", "shards = ", "watermark_age_ms,", "verify_mismatches = "]
+      } : alltrue([for word in words : strcontains(file(file), word)])
+    ])
+    error_message = "A daemon does not log what a metric is made of."
+  }
+  assert {
     condition     = aws_cloudwatch_log_group.this.kms_key_id == var.kms_key_arn
     error_message = "The log is encrypted with the fleet's key."
   }
