@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use warmcast_common::admin::{AdminError, Figure, Reading};
 use warmcast_common::attend::{Attend, Attendance};
 use warmcast_common::consumer::{ByteBudget, Lags};
+use warmcast_common::daemon::DaemonConfig;
 use warmcast_common::telemetry::Telemetry;
 
 use crate::config::Config;
@@ -30,6 +31,8 @@ pub(crate) fn begin(
         worker: &config.worker_id,
         region: None,
         recent: telemetry.recent,
+        lags: lags.clone(),
+        deadline: config.shutdown_deadline(),
     };
     let (shown, lags, budget) = (Arc::clone(stats), lags.clone(), budget.clone());
     let mut attendance = attend.start(shutdown, move || figures(&shown, &lags, &budget))?;

@@ -11,6 +11,7 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
+use warmcast_common::health::JOINED;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::attend;
@@ -45,7 +46,7 @@ pub async fn run(
     let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
     let budget = ByteBudget::new(config.queue_bytes_max);
     let mut attendance = attend::begin(&config, telemetry, &stats, &lags, &budget, shutdown.clone())?;
-    let joined = attendance.health().condition("fleet");
+    let joined = attendance.health().condition(JOINED);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
     let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);

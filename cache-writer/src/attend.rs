@@ -13,6 +13,7 @@ use warmcast_common::admin::{AdminError, Figure, Reading, WATERMARK_AGE};
 use warmcast_common::attend::{Attend, Attendance};
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::{ByteBudget, Lags};
+use warmcast_common::daemon::DaemonConfig;
 use warmcast_common::health::Condition;
 use warmcast_common::telemetry::Telemetry;
 use warmcast_common::warm::RegionState;
@@ -49,6 +50,8 @@ pub(crate) fn begin(
         worker: &config.worker_id,
         region: region.as_deref(),
         recent: telemetry.recent,
+        lags: drawn.lags.clone(),
+        deadline: config.shutdown_deadline(),
     };
     let watermark_ms = Arc::new(AtomicU64::new(0));
     let (seen_ms, of) = (Arc::clone(&watermark_ms), region.as_deref().map(Arc::from));

@@ -12,7 +12,7 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
-use warmcast_common::health::Condition;
+use warmcast_common::health::{Condition, JOINED};
 use warmcast_common::retry::until_ok;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
@@ -52,7 +52,7 @@ pub async fn run(
         inflated: inflated.clone(),
     };
     let mut attendance = attend::begin(&config, telemetry, drawn, shutdown.clone())?;
-    let joined = attendance.health().condition("fleet");
+    let joined = attendance.health().condition(JOINED);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
     attend::survey(&mut attendance, FleetLooks::new(&config, dynamodb.clone()).await?);

@@ -1,5 +1,5 @@
 //! What goes on beside a daemon's work from its first moment to its last: it shows that it lives, what it is ready for, and
-//! answers who asks.
+//! answers who asks; systemd is told without being asked.
 //!
 //! A daemon's `run` begins with [`Attend::start`], before it reaches for anything, so that it also answers while it waits for
 //! its state table; tells what it gets to know ([`Attendance::watch`], [`Attendance::survey`]); and ends with
@@ -17,6 +17,7 @@ use crate::admin::{Admin, AdminConfig, AdminError, Attended, Figure};
 use crate::consumer::{Lags, Worker};
 use crate::health::{Condition, Health};
 use crate::metrics::Registry;
+use crate::systemd::{Notifier, Systemd};
 use crate::telemetry::Recent;
 
 /// Pause between two looks at a condition.
@@ -34,6 +35,10 @@ pub struct Attend<'a> {
     pub region: Option<&'a str>,
     /// Its latest warnings and errors.
     pub recent: Recent,
+    /// How far behind it is.
+    pub lags: Lags,
+    /// How long its stop may take: `shutdown.deadline_ms`.
+    pub deadline: Duration,
 }
 
 /// A process that is attended. Dropping it ends that.
@@ -42,6 +47,7 @@ pub struct Attendance {
     health: Health,
     metrics: Arc<OnceLock<Arc<Registry>>>,
     admin: Option<Admin>,
+    notifier: Option<Notifier>,
     tasks: JoinSet<()>,
 }
 
@@ -71,12 +77,19 @@ impl Attend<'_> {
         let mut tasks = JoinSet::new();
         let pulsing = health.clone();
         tasks.spawn(async move { pulsing.pulse(&CancellationToken::new()).await });
+        let systemd = Systemd {
+            health: health.clone(),
+            lags: self.lags,
+            shutdown: shutdown.clone(),
+            deadline: self.deadline,
+        };
+        let notifier = systemd.start();
         let stopping = health.clone();
         tasks.spawn(async move {
             shutdown.cancelled().await;
             stopping.stop();
         });
-        Ok(Attendance { health, metrics, admin, tasks })
+        Ok(Attendance { health, metrics, admin, notifier, tasks })
     }
 }
 
@@ -143,6 +156,9 @@ impl Attendance {
         self.tasks.shutdown().await;
         if let Some(admin) = self.admin.take() {
             admin.stop().await;
+        }
+        if let Some(notifier) = self.notifier.take() {
+            notifier.stop();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +29,12 @@ struct State {
     is_stopping: AtomicBool,
     conditions: Mutex<Vec<(&'static str, Option<String>)>>,
     remarks: Mutex<Vec<(String, Option<String>)>>,
+    /// Whoever waits for a condition looks again.
+    changed: Notify,
 }
+
+/// The condition that the process has joined its fleet. With it a start is over, although much may be missing still.
+pub const JOINED: &str = "fleet";
 
 /// One thing that a process needs to be ready, or one that is only told. At first it is not met.
 #[derive(Debug)]
@@ -60,6 +66,7 @@ impl Health {
             is_stopping: AtomicBool::new(false),
             conditions: Mutex::default(),
             remarks: Mutex::default(),
+            changed: Notify::new(),
         }))
     }
 
@@ -117,6 +124,24 @@ impl Health {
         self.0.remarks.lock().clone()
     }
 
+    /// Whether a condition is there, and met.
+    #[must_use]
+    pub fn is_met(&self, name: &str) -> bool {
+        self.0.conditions.lock().iter().any(|(each, why)| *each == name && why.is_none())
+    }
+
+    /// Waits until a condition is there, and met.
+    pub async fn until_met(&self, name: &str) {
+        loop {
+            // It is told of every change from now on, also while it is not polled.
+            let changed = self.0.changed.notified();
+            if self.is_met(name) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Whether all conditions are met, and it is alive and not stopping.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -143,6 +168,7 @@ impl Condition {
                 if let Some((_, state)) = conditions.lock().get_mut(index) {
                     *state = why;
                 }
+                self.health.0.changed.notify_waiters();
             }
             Place::Remark(index) => {
                 if let Some((_, state)) = remarks.lock().get_mut(index) {

@@ -23,4 +23,5 @@ pub mod warm;
 pub mod dead_letter;
 pub mod status;
 pub mod admin;
+pub mod systemd;
 pub mod attend;
