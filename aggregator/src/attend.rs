@@ -64,9 +64,9 @@ fn figures(stats: &Stats, lags: &Lags, budget: &ByteBudget) -> Vec<Figure> {
     let gauge = |of: f64| Reading::Gauge(Some(of));
     let mut figures = vec![
         Figure::new("records_read", counter(&stats.records_read)),
-        Figure::new("changes_sent", counter(&stats.changes_sent)),
-        Figure::new("bytes_sent", counter(&stats.bytes_sent)),
-        Figure::new("retries", counter(&stats.retries)),
+        Figure::new("changes_sent", Reading::Counter(stats.total(|region| &region.changes_sent))),
+        Figure::new("bytes_sent", Reading::Counter(stats.total(|region| &region.bytes_sent))),
+        Figure::new("retries", Reading::Counter(stats.retries())),
         Figure::new("dead_letters", Reading::Counter(stats.dead_letters.total())),
         Figure::new("shards_read", gauge(lags.shards() as f64)),
         Figure::new("lag_seconds", gauge(lags.max_ms() as f64 / 1_000.0)),

@@ -103,8 +103,12 @@ fn standing(to: &mut Families<'_>, regions: &[Arc<RegionStats>]) -> fmt::Result 
         "1 while the region answers",
         of_each(regions, |of| u64::from(!of.does_not_answer())),
     )?;
-    to.gauges("region_queue_frames", "Frames that wait for the region", of_each(regions, |of| of.queue().0))?;
-    to.gauges("region_queue_bytes", "Their bytes", of_each(regions, |of| of.queue().1))?;
+    to.gauges(
+        "region_queue_frames",
+        "Frames that wait for the region",
+        of_each(regions, |of| of.queue_frames()),
+    )?;
+    to.gauges("region_queue_bytes", "Their bytes", of_each(regions, |of| of.queue_bytes()))?;
     #[expect(clippy::cast_precision_loss, reason = "a percentage")]
     let rate = of_each(regions, |of| of.rate_percent_min() as f64 / 100.0);
     to.gauges("send_rate_ratio", "Rate of the slowest shard of the region's stream to the limit", rate)?;

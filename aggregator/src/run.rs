@@ -75,7 +75,8 @@ pub async fn run(
         .with_lanes(lanes(&config, ready))
         .with_fence(Arc::clone(&fence));
     let watermark = consumer.watermark();
-    let metrics_of_consumer = consumer.metrics([("queue", budget.clone())], config.metrics);
+    let reading = consumer.metrics([("queue", budget.clone())], config.metrics);
+    attendance.expose(Arc::new(metrics::registry_of(&stats, &reading)));
     let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
     let describes = Describes::of(Arc::clone(&worker));
     let regions: Arc<[RegionConfig]> = config.regions.clone().into();
@@ -129,7 +130,6 @@ pub async fn run(
     }
     // The keeper ends when the last handle is gone.
     drop(quarantine);
-    attendance.expose(Arc::new(metrics::registry_of(&stats, &metrics_of_consumer)));
     let fanout = fanout::run(config.batch, from_intake, to_regions, Arc::clone(&stats), shutdown.clone());
     tasks.spawn(async move { fanout.await.context("build frames") });
 

@@ -144,11 +144,6 @@ impl RegionStats {
         }
     }
 
-    /// The region's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// How the region is: whether it answers, how much waits for it (frames, and their bytes), and the smallest share of
     /// the service's limits that one of its shards is sent to with.
     pub fn set_state(&self, answers: bool, queue: (usize, usize), share_min: f64) {
@@ -184,9 +179,9 @@ impl RegionStats {
         self.is_self_distributing.load(Relaxed)
     }
 
-    /// Frames that wait for it, and their bytes.
-    pub fn queue(&self) -> (u64, u64) {
-        (self.queue_frames.load(Relaxed), self.queue_bytes.load(Relaxed))
+    /// What those weigh in requests, in bytes.
+    pub fn queue_bytes(&self) -> u64 {
+        self.queue_bytes.load(Relaxed)
     }
 
     /// The smallest share of the service's limits, in percent, that one of its shards is sent to with.
@@ -240,18 +235,25 @@ impl Stats {
         self.regions.lock().clone()
     }
 
+    /// A counter of the regions, of all of them together.
+    pub fn total(&self, counter: fn(&RegionStats) -> &AtomicU64) -> u64 {
+        self.regions.lock().iter().map(|region| counter(region).load(Relaxed)).sum()
+    }
+
+    /// Frames that were sent again, to whichever region.
+    pub fn retries(&self) -> u64 {
+        self.regions.lock().iter().map(|region| region.retries.total()).sum()
+    }
+
     /// Logs a `stats` line, and a `region` line for each region.
     pub fn log(&self, lags: &Lags, budget: &ByteBudget) {
         let regions = self.regions();
-        let total = |counter: fn(&RegionStats) -> &AtomicU64| -> u64 {
-            regions.iter().map(|region| counter(region).load(Relaxed)).sum()
-        };
         tracing::info!(
             records_read = self.records_read.load(Relaxed),
-            changes_sent = total(|region| &region.changes_sent),
-            frames_sent = total(|region| &region.frames_sent),
-            bytes_sent = total(|region| &region.bytes_sent),
-            retries = regions.iter().map(|region| region.retries.total()).sum::<u64>(),
+            changes_sent = self.total(|region| &region.changes_sent),
+            frames_sent = self.total(|region| &region.frames_sent),
+            bytes_sent = self.total(|region| &region.bytes_sent),
+            retries = self.retries(),
             dead_letters = self.dead_letters.total(),
             dead_letters_undecodable = self.dead_letters.of(ReasonClass::UndecodableRecord),
             dead_letters_refused = self.dead_letters.of(ReasonClass::Refused),
@@ -259,10 +261,10 @@ impl Stats {
             oversize = self.oversize.load(Relaxed),
             incomplete = self.incomplete.load(Relaxed),
             heartbeats_sent = self.heartbeats_sent.load(Relaxed),
-            entries_sent = total(|region| &region.entries_sent),
-            entries_throttled = total(|region| &region.entries_throttled),
-            entries_failed = total(|region| &region.entries_failed),
-            given_up = total(|region| &region.given_up),
+            entries_sent = self.total(|region| &region.entries_sent),
+            entries_throttled = self.total(|region| &region.entries_throttled),
+            entries_failed = self.total(|region| &region.entries_failed),
+            given_up = self.total(|region| &region.given_up),
             regions_not_answering = regions.iter().filter(|region| region.does_not_answer()).count(),
             shards = lags.shards(),
             lag_ms = lags.max_ms(),

@@ -152,7 +152,7 @@ impl Sources {
         ];
         let outcomes = outcomes.map(|(outcome, count)| ([("outcome", outcome)], count));
         families.counters("fills", "Fills of keys whose items are not known", outcomes)?;
-        families.gauge::<i64>(
+        families.known_gauge::<i64>(
             "fills_waiting",
             "Keys that wait to be filled",
             i64::try_from(under_way).ok(),

@@ -29,6 +29,7 @@ mod heartbeats;
 mod expiry;
 mod running;
 mod status;
+mod metrics;
 mod outages;
 mod watermarks;
 mod encodings;

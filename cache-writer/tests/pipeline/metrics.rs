@@ -19,7 +19,7 @@ async fn metrics_agree_with_what_was_done_and_are_all_in_the_catalogue() {
     let mut config = world.config();
     config.fallback = Some(world.fallback());
     let admin = free_address().await;
-    config.admin.listen = admin;
+    config.admin.listen = Some(admin);
     let writer = CacheWriter::start(config);
 
     let record = frame(&[put_change("a", 3), put_change("b", 2), put_change("a", 5)]);
