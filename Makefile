@@ -11,7 +11,7 @@ DENY := .tools/bin/cargo-deny
 CHECKOV := .tools/checkov/bin/checkov
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet regions repairs bench-reader bench-bytes test alerts terraform lint lint-files fmt
+.PHONY: help demo fleet regions repairs upgrade bench-reader bench-bytes test alerts terraform lint lint-files fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,11 @@ regions: ## One of four regions is gone under load: what the others notice, and 
 	@$(SETUP) compiler
 	@$(CARGO) build --locked --release --workspace --bins
 	@target/release/sandbox regions $(ARGS)
+
+upgrade: ## Two fleets upgraded from the commit before under load, one worker after another. About 5 minutes.
+	@$(SETUP) compiler redis
+	@$(CARGO) build --locked --release --workspace --bins --examples
+	@target/release/sandbox upgrade $(ARGS)
 
 repairs: ## Data goes missing or wrong under load, and is mended by the operators' commands. A few minutes.
 	@$(SETUP) compiler redis

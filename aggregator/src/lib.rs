@@ -40,6 +40,7 @@ pub mod replay;
 pub mod import;
 pub mod regions;
 pub mod status;
+pub mod upgrade;
 mod attend;
 pub mod redrive;
 

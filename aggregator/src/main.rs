@@ -10,9 +10,11 @@ use warmcast_aggregator::redrive::redrive_command;
 use warmcast_aggregator::regions::{Regions, regions};
 use warmcast_aggregator::replay::{Replay, replay};
 use warmcast_aggregator::status::status;
+use warmcast_aggregator::upgrade::upgrade_command;
 use warmcast_common::daemon::{Daemon, Outcome};
 use warmcast_common::dead_letter::RedriveArgs;
 use warmcast_common::status::StatusArgs;
+use warmcast_common::upgrade::{self, UpgradeArgs};
 
 const NAME: &str = "aggregator";
 const ABOUT: &str =
@@ -126,6 +128,9 @@ enum Command {
     /// The fleet as it is: who works, who reads what, how far behind it is, and what needs a look.
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Restart one worker, when the fleet can do without it, and nobody else meanwhile: for rolling upgrades.
+    #[command(after_help = upgrade::EXAMPLES)]
+    Upgrade(UpgradeArgs),
     /// Begin a table's stream where a KCL application has stopped: take its checkpoints over, once.
     #[command(after_help = IMPORT_EXAMPLES)]
     ImportKcl(ImportKcl),
@@ -150,6 +155,7 @@ fn main() -> ExitCode {
 async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
     match command {
         Command::Status(args) => status(args, shutdown).await,
+        Command::Upgrade(args) => upgrade_command(args, shutdown).await,
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
         Command::Backfill(args) => backfill(args, shutdown).await,
         Command::Regions(args) => regions(args, shutdown).await,

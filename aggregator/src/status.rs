@@ -1,6 +1,7 @@
 //! `status`: the fleet, its tables and its regions, from the state table.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::Context;
 use aws_sdk_dynamodb::Client;
@@ -78,7 +79,9 @@ async fn until_told(
     look: &mut Look,
 ) -> Result<(), StoreError> {
     let is_told = |look: &Look, observer: &_| {
-        watermark(look, observer, &criteria(args, config)).err().is_none_or(|hold| !hold.is_of_leases())
+        watermark(look, observer, &criteria(config, args.watermark_bound))
+            .err()
+            .is_none_or(|hold| !hold.is_of_leases())
     };
     survey.until_told(look, is_told).await
 }
@@ -89,7 +92,8 @@ fn show(
     look: &Look,
     survey: &Survey,
 ) -> Result<Shown, serde_json::Error> {
-    let summary = Summary::of(look, survey.observer(), &criteria(args, config));
+    let criteria = Criteria { worst: args.shards_listed(), ..criteria(config, args.watermark_bound) };
+    let summary = Summary::of(look, survey.observer(), &criteria);
     let title = format!("aggregators of state table {}", config.state.table);
     Ok(Shown {
         json: match args.output {
@@ -101,7 +105,8 @@ fn show(
     })
 }
 
-fn criteria(args: &StatusArgs, config: &Config) -> Criteria {
+/// What a look is judged by: all the tables, all the regions.
+pub(crate) fn criteria(config: &Config, watermark_bound: Duration) -> Criteria {
     let lane = |region: &crate::config::RegionConfig| Lane {
         name: region.name.as_str().into(),
         start: region.start.lane(),
@@ -111,13 +116,13 @@ fn criteria(args: &StatusArgs, config: &Config) -> Criteria {
         target: None,
         streams_min: config.tables.len(),
         lanes: Some(LanesLook { lanes, retention: DYNAMODB_STREAMS_RETENTION }),
-        ..args.criteria(now_ms())
+        ..Criteria::new(now_ms(), watermark_bound)
     }
 }
 
 /// The streams of the configured tables, those of before included, what else the workers read, and what a region was ever
 /// fed from.
-async fn streams(
+pub(crate) async fn streams(
     store: &StateStore,
     config: &Config,
     heartbeats: &[Heartbeat],

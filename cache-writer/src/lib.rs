@@ -21,6 +21,7 @@ pub mod verify;
 pub mod run;
 pub mod import;
 pub mod status;
+pub mod upgrade;
 mod attend;
 pub mod refill;
 pub mod redrive;

@@ -9,10 +9,12 @@ use warmcast_cache_writer::import::{ImportKcl, import_kcl};
 use warmcast_cache_writer::redrive::redrive_command;
 use warmcast_cache_writer::replay::{ReplayArgs, replay_command};
 use warmcast_cache_writer::status::status;
+use warmcast_cache_writer::upgrade::upgrade_command;
 use warmcast_cache_writer::verify::{self, Verify};
 use warmcast_common::daemon::{Daemon, Outcome};
 use warmcast_common::dead_letter::RedriveArgs;
 use warmcast_common::status::StatusArgs;
+use warmcast_common::upgrade::{self, UpgradeArgs};
 
 const NAME: &str = "cache-writer";
 const ABOUT: &str = "Applies the updates of a region's Kinesis stream to the region's Redis.";
@@ -106,6 +108,9 @@ enum Command {
     /// The fleet as it is: who works, who reads what, how far behind it is, and what needs a look.
     #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
+    /// Restart one worker, when the fleet can do without it, and nobody else meanwhile: for rolling upgrades.
+    #[command(after_help = upgrade::EXAMPLES)]
+    Upgrade(UpgradeArgs),
     /// Begin the stream where a KCL application has stopped: take its checkpoints over, once.
     #[command(after_help = IMPORT_EXAMPLES)]
     ImportKcl(ImportKcl),
@@ -130,6 +135,7 @@ fn main() -> ExitCode {
 async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcome, anyhow::Error> {
     match command {
         Command::Status(args) => status(args, shutdown).await,
+        Command::Upgrade(args) => upgrade_command(args, shutdown).await,
         Command::ImportKcl(args) => import_kcl(args, shutdown).await,
         Command::Redrive(args) => redrive_command(args, shutdown).await,
         Command::Explain(args) => explain_command(args, shutdown).await,

@@ -112,7 +112,9 @@ async fn look(
 
 async fn until_told(args: &StatusArgs, survey: &mut Survey, look: &mut Look) -> Result<(), StoreError> {
     let is_told = |look: &Look, observer: &_| {
-        watermark(look, observer, &criteria(args, look)).err().is_none_or(|hold| !hold.is_of_leases())
+        watermark(look, observer, &criteria(look, args.watermark_bound))
+            .err()
+            .is_none_or(|hold| !hold.is_of_leases())
     };
     survey.until_told(look, is_told).await
 }
@@ -124,7 +126,8 @@ fn show(
     survey: &Survey,
     cache: CacheStatus,
 ) -> Result<Shown, serde_json::Error> {
-    let mut fleet = Summary::of(look, survey.observer(), &criteria(args, look));
+    let criteria = Criteria { worst: args.shards_listed(), ..criteria(look, args.watermark_bound) };
+    let mut fleet = Summary::of(look, survey.observer(), &criteria);
     fleet.problems.extend(cache.problems(args.watermark_bound));
     let title =
         format!("cache-writers of stream {}, state table {}", config.kinesis.stream, config.state.table);
@@ -140,14 +143,14 @@ fn show(
 }
 
 /// What the shards are done into is in their leases: when they do not agree, some are to be rewound.
-fn criteria(args: &StatusArgs, look: &Look) -> Criteria {
+pub(crate) fn criteria(look: &Look, watermark_bound: Duration) -> Criteria {
     let leases = look.streams.iter().flat_map(|stream| &stream.state.leases);
     let target = leases.filter(|lease| !lease.is_over()).find_map(|lease| lease.target.clone());
-    Criteria { target, ..args.criteria(now_ms()) }
+    Criteria { target, ..Criteria::new(now_ms(), watermark_bound) }
 }
 
 /// The stream as it is now, and what the workers read, which may be an earlier one of its name.
-async fn streams(
+pub(crate) async fn streams(
     config: &Config,
     kinesis: &aws_sdk_kinesis::Client,
     heartbeats: &[Heartbeat],

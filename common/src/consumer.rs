@@ -14,6 +14,7 @@
 
 pub mod sequence_number;
 pub mod checkpoint;
+pub mod compatibility;
 pub mod lanes;
 pub mod source;
 pub mod budget;

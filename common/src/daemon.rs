@@ -64,6 +64,8 @@ pub enum Outcome {
     Done,
     /// Exit code 1: its report names something that needs one.
     Problems,
+    /// The exit code of a command that it ran for whoever typed it.
+    Code(u8),
 }
 
 /// How a command prints its report.
@@ -251,6 +253,7 @@ fn exit_code(name: &str, outcome: Result<Outcome, anyhow::Error>) -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Problems) => ExitCode::FAILURE,
+        Ok(Outcome::Code(code)) => ExitCode::from(code),
         Err(error) => match error.downcast_ref::<ConfigError>() {
             Some(config) => refuse_config(name, config),
             None => {

@@ -22,6 +22,7 @@ pub mod consumer;
 pub mod warm;
 pub mod dead_letter;
 pub mod status;
+pub mod upgrade;
 pub mod admin;
 pub mod systemd;
 pub mod attend;

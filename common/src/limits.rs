@@ -63,6 +63,11 @@ pub const GUEST_RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause between two looks whether the second reader's place is free.
 pub const GUEST_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the restart lock holds without being renewed.
+pub const RESTART_LOCK: Duration = Duration::from_secs(60);
+/// Pause between two renewals of it.
+pub const RESTART_LOCK_RENEWAL_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Pause between two DescribeStream calls of the worker that lists a stream (AWS: ten a second for all callers).
 pub const DESCRIBE_STREAM_INTERVAL_MIN: Duration = Duration::from_millis(150);
 /// Pause between two DescribeStream calls of a whole fleet that ask for the children of one shard.

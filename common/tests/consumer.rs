@@ -31,6 +31,8 @@ mod lane_recorder;
 
 #[path = "consumer/state_store.rs"]
 mod state_store;
+#[path = "consumer/state_versions.rs"]
+mod state_versions;
 #[path = "consumer/state_lanes.rs"]
 mod state_lanes;
 #[path = "consumer/ordering.rs"]

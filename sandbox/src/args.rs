@@ -8,6 +8,7 @@ use warmcast_cache::ReadFrom;
 use warmcast_sandbox::bench::ReaderBenchOptions;
 use warmcast_sandbox::bench::bytes::BytesBenchOptions;
 use warmcast_sandbox::bidder::{BidderCommand, BidderOptions, OnMiss};
+use warmcast_sandbox::daemon::WorkerTiming;
 use warmcast_sandbox::demo::DemoOptions;
 use warmcast_sandbox::dynamodb::Flavour;
 use warmcast_sandbox::fleet::{FleetOptions, Scenario};
@@ -16,6 +17,7 @@ use warmcast_sandbox::repairs::{self, RepairsOptions};
 use warmcast_sandbox::report::Output;
 use warmcast_sandbox::screen::Mode;
 use warmcast_sandbox::up::Contents;
+use warmcast_sandbox::upgrade::{Choice, UpgradeOptions, Worst};
 use warmcast_sandbox::workload::WorkloadOptions;
 use warmcast_sandbox::world::WorldOptions;
 
@@ -42,6 +44,9 @@ pub(crate) enum Command {
     },
     /// Measure a fleet of aggregators over thousands of shards: its start, losses, costs and restarts.
     Fleet(FleetArgs),
+    /// Upgrade two fleets under load, one worker after another, and judge what a region's readers notice.
+    #[command(after_help = UPGRADE_EXAMPLES)]
+    Upgrade(UpgradeArgs),
     /// Let one of several regions fail under load, and judge what the others notice and how it catches up.
     #[command(after_help = REGIONS_EXAMPLES)]
     Regions(RegionsArgs),
@@ -361,6 +366,111 @@ impl FleetArgs {
             records_per_second: self.records_per_second,
             loaded_shards: self.loaded_shards,
             image_bytes: self.image_bytes,
+            output: self.output,
+        }
+    }
+}
+
+const UPGRADE_EXAMPLES: &str = "\
+Exit codes: 0 PASS; 1 FAIL; 130 interrupted.
+
+Examples:
+  sandbox upgrade                                      from the commit before, at 5,000 updates a second
+  sandbox upgrade --previous v1.2.0 --rate 2000
+  sandbox upgrade --present --workers 2                nothing is built: a rolling restart";
+
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The revision to upgrade from. Without it $WARMCAST_PREVIOUS; without that the commit before the last one, or the
+    /// last one if something was changed since.
+    #[arg(long, value_name = "REVISION")]
+    previous: Option<String>,
+    /// Build nothing, and restart the present version.
+    #[arg(long, conflicts_with = "previous")]
+    present: bool,
+    /// Aggregators, and as many cache-writers, each a process.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=8))]
+    workers: u8,
+    /// Updates a second.
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
+    /// How long to watch before the first restart.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    baseline_s: u64,
+    /// Rows of the table.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
+    keys: u32,
+    /// Bytes of a row. The script keeps every update.
+    #[arg(long, default_value_t = 200)]
+    image_bytes: usize,
+    /// Shards of the table's stream.
+    #[arg(long, default_value_t = 12)]
+    table_shards: usize,
+    /// Shards of the region's stream.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=64))]
+    target_shards: u32,
+    /// Restart a worker of each fleet at a time, instead of one fleet after the other.
+    #[arg(long)]
+    together: bool,
+    /// The workers' lease duration.
+    #[arg(long, default_value_t = 10_000)]
+    lease_duration_ms: u64,
+    /// The pause between their heartbeats.
+    #[arg(long, default_value_t = 3_000)]
+    heartbeat_interval_ms: u64,
+    /// The longest pause between two of their looks at the leases.
+    #[arg(long, default_value_t = 10_000)]
+    sync_interval_ms: u64,
+    /// Pause between two full listings of a stream's shards.
+    #[arg(long, default_value_t = 5_000)]
+    listing_interval_ms: u64,
+    /// By so much the 99th percentile of a second's lags may rise.
+    #[arg(long, default_value_t = 5_000)]
+    lag_increase_max_ms: u64,
+    /// For so long the watermark may stand.
+    #[arg(long, default_value_t = 15_000)]
+    standing_max_ms: u64,
+    /// What else the aggregators are told, as by their own flag: batch.linger_ms=50.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Seed of the keys.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How to print the report.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl UpgradeArgs {
+    pub(crate) fn options(self) -> UpgradeOptions {
+        let previous = match (self.present, self.previous) {
+            (true, _) => Choice::Present,
+            (false, Some(revision)) => Choice::Revision(revision),
+            (false, None) => Choice::Default,
+        };
+        UpgradeOptions {
+            previous,
+            workers: self.workers.into(),
+            rate: self.rate,
+            baseline: Duration::from_secs(self.baseline_s),
+            keys: self.keys,
+            image_bytes: self.image_bytes,
+            table_shards: self.table_shards,
+            target_shards: self.target_shards,
+            together: self.together,
+            timing: WorkerTiming {
+                lease_duration_ms: Some(self.lease_duration_ms),
+                heartbeat_interval_ms: Some(self.heartbeat_interval_ms),
+                sync_interval_ms: Some(self.sync_interval_ms),
+                listing_interval_ms: Some(self.listing_interval_ms),
+                ..WorkerTiming::default()
+            },
+            settings: self.settings,
+            worst: Worst {
+                lag_increase: Duration::from_millis(self.lag_increase_max_ms),
+                standing: Duration::from_millis(self.standing_max_ms),
+            },
+            seed: self.seed,
             output: self.output,
         }
     }

@@ -86,6 +86,16 @@ pub struct Daemon {
     state_table: String,
     log: Arc<Log>,
     process: Option<Process>,
+    other: Option<OtherProgram>,
+}
+
+/// Another build of a daemon's program.
+#[derive(Clone, Debug)]
+pub(crate) struct OtherProgram {
+    /// The directory that it is in.
+    pub(crate) directory: PathBuf,
+    /// The configuration that it understands.
+    pub(crate) config: PathBuf,
 }
 
 impl Daemon {
@@ -197,7 +207,7 @@ impl Daemon {
         std::fs::write(&path, text).map_err(files)?;
         let log = Log::create(&name, directory).map_err(files)?;
         let settings = Vec::new();
-        Ok(Self { name, program, config: path, settings, state_table, log, process: None })
+        Ok(Self { name, program, config: path, settings, state_table, log, process: None, other: None })
     }
 
     /// Tells it something else from its next start on, in the words of its flag `--set`: `queue.bytes_max=16777216`.
@@ -211,7 +221,10 @@ impl Daemon {
     /// The executable is missing or cannot be executed.
     pub fn start(&mut self) -> Result<(), DaemonError> {
         if self.process.is_none() {
-            let command = self.command_line(&["run"])?;
+            let command = match &self.other {
+                Some(other) => self.command_of(other.directory.join(self.program), &other.config, &["run"]),
+                None => self.command_line(&["run"])?,
+            };
             self.process = Some(Process::spawn(&self.name, command, &self.log)?);
         }
         Ok(())
@@ -232,14 +245,30 @@ impl Daemon {
         }
     }
 
-    fn command_line(&self, arguments: &[&str]) -> Result<Command, DaemonError> {
-        let mut command = Command::new(find_binary(self.program)?);
-        command.args(arguments).arg("--config").arg(&self.config);
+    /// Has it run another build of its program from its next start on; `None`: the present one. Its other commands stay
+    /// those of the present one.
+    pub(crate) fn run_as(&mut self, other: Option<OtherProgram>) {
+        self.other = other;
+    }
+
+    /// A command line of the present program, with its configuration.
+    pub(crate) fn command_line(&self, arguments: &[&str]) -> Result<Command, DaemonError> {
+        Ok(self.command_of(find_binary(self.program)?, &self.config, arguments))
+    }
+
+    fn command_of(&self, program: PathBuf, config: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg("--config").arg(config);
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
         clean_environment(&mut command);
-        Ok(command)
+        command
+    }
+
+    /// Its program.
+    pub(crate) fn program(&self) -> &'static str {
+        self.program
     }
 
     /// Its configuration file, which its settings are not in.

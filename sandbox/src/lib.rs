@@ -35,6 +35,7 @@ pub mod demo;
 pub mod fleet;
 pub mod regions;
 pub mod repairs;
+pub mod upgrade;
 pub mod bench;
 
 pub use log::{LineMissing, Log, Stats};

@@ -14,6 +14,7 @@ use warmcast_sandbox::demo::{self, DemoError};
 use warmcast_sandbox::fleet::{self, FleetError};
 use warmcast_sandbox::regions::{self, RegionsError};
 use warmcast_sandbox::repairs::{self, RepairsError};
+use warmcast_sandbox::upgrade::{self, UpgradeError};
 use warmcast_sandbox::{bidder, up};
 
 use args::{Bench, Cli, Command};
@@ -95,6 +96,15 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
             Ok(_) => Ok(ExitCode::FAILURE),
             Err(error @ RepairsError::Interrupted) => {
+                tracing::error!("{error}");
+                Ok(ExitCode::from(130))
+            }
+            Err(error) => Err(error.into()),
+        },
+        Command::Upgrade(args) => match upgrade::run(args.options(), stop).await {
+            Ok(report) if report.passes() => Ok(ExitCode::SUCCESS),
+            Ok(_) => Ok(ExitCode::FAILURE),
+            Err(error @ UpgradeError::Interrupted) => {
                 tracing::error!("{error}");
                 Ok(ExitCode::from(130))
             }

@@ -24,7 +24,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use ledger::{Comparison, Content, Held, Ledger, Order};
+pub(crate) use ledger::{KEY, key_text};
 pub use region::{Region, RegionKind};
+pub(crate) use region::{TABLE, held};
 pub use rig::{Rig, RigOptions};
 pub use source::{Load, Source};
 pub use watch::{RegionSample, Sample};

@@ -209,6 +209,14 @@ impl Report {
     /// The output is closed.
     pub fn second(&mut self, line: &str, seen: &impl Serialize) -> io::Result<()> {
         self.line(line)?;
+        self.second_seen(seen)
+    }
+
+    /// Notes what was seen in a second, for machines alone.
+    ///
+    /// # Errors
+    /// It does not fit JSON.
+    pub fn second_seen(&mut self, seen: &impl Serialize) -> io::Result<()> {
         if self.output == Output::Json {
             self.seconds.push(serde_json::to_value(seen)?);
         }

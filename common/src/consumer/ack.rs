@@ -9,6 +9,7 @@ mod lane;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -33,6 +34,8 @@ struct Shared {
     state: Mutex<State>,
     /// Something was done or lost, or a lane was parked or joined.
     changed: Notify,
+    /// Whether a copy that is given up parks its lane; otherwise its record is lost.
+    may_park: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -76,8 +79,20 @@ impl ShardAcks {
         attached: Lanes,
         parked: BTreeMap<usize, Parked>,
     ) -> Self {
+        let may_park = Arc::new(AtomicBool::new(true));
+        Self::with_parking(records_max, start, attached, parked, may_park)
+    }
+
+    /// The same; a copy that is given up ([`LaneAck::park`]) parks its lane while `may_park`.
+    pub(super) fn with_parking(
+        records_max: usize,
+        start: Checkpoint,
+        attached: Lanes,
+        parked: BTreeMap<usize, Parked>,
+        may_park: Arc<AtomicBool>,
+    ) -> Self {
         let state = State { window: AckWindow::new(records_max), lost: false, start, attached, parked };
-        Self(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new() }))
+        Self(Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), may_park }))
     }
 
     /// Takes a record in, which came into the stream at `arrived_ms` (0: not known), and gives out its ack; waits

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,10 +18,12 @@ use tokio::time::Instant;
 use crate::clock::now_ms;
 use crate::limits::{GUEST_LOOK_INTERVAL, WINDOW_RECORDS_MAX};
 use crate::retry::Backoff;
+use crate::telemetry::LogLimiter;
 
 use super::ack::{AckStatus, LaneWatch, ShardAcks, earlier};
 use super::budget::{ByteBudget, BytePermit};
 use super::checkpoint::Checkpoint;
+use super::compatibility::{Compatibility, Feature};
 use super::lanes::Lanes;
 use super::parked::{Lane, ParkReason};
 use super::parking::{Parking, to_park, to_park_for_drain};
@@ -66,6 +68,8 @@ pub(super) struct LaneContext {
     bytes_per_s: usize,
     next_read: Mutex<Instant>,
     open: Mutex<Open>,
+    may_park: Arc<AtomicBool>,
+    complaints: Mutex<LogLimiter>,
     /// What is known of each lane, by its place.
     known: Box<[Known]>,
 }
@@ -163,7 +167,19 @@ impl LaneContext {
             bytes_per_s: config.catch_up_bytes_per_s.max(1),
             next_read: Mutex::new(Instant::now()),
             open: Mutex::default(),
+            may_park: Arc::new(AtomicBool::new(true)),
+            complaints: Mutex::default(),
         }
+    }
+
+    /// Nothing is parked while a worker lives that does not know what that is ([`Feature::Parking`]).
+    pub(super) fn heed(&self, fleet: &Compatibility) {
+        self.may_park.store(fleet.allows(Feature::Parking), Relaxed);
+    }
+
+    /// Whether lanes may be parked; it changes with the fleet.
+    pub(super) fn may_park(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.may_park)
     }
 
     /// The lanes of a shard are parked if they hold up the others, until the answer is dropped; then nothing that was
@@ -246,6 +262,16 @@ impl LaneContext {
             false => to_park(&standings, &self.parking),
             true => to_park_for_drain(&standings, self.parking.after.min(DRAIN_PATIENCE)),
         };
+        if !parks.is_empty() && !self.may_park.load(Relaxed) {
+            if let Some(repeats) = self.complaints.lock().due(now) {
+                tracing::warn!(
+                    lanes = parks.len(),
+                    repeats,
+                    "regions hold up others and are not parked: a worker of an older version is alive; upgrade it"
+                );
+            }
+            return;
+        }
         for (shard, lane, reason) in parks {
             if let Some(acks) = shards.get(shard) {
                 acks.park(lane, reason);

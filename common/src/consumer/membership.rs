@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::assignment::Member;
+use super::compatibility::{Build, Compatibility};
 use super::coverage::Coverage;
 use super::store::{Heartbeat, Report};
 
@@ -92,7 +93,8 @@ impl Membership {
     /// Whether a worker lives but was seen for `lease_duration` not to read `stream`: its configuration lacks it.
     pub fn neglects(&self, worker: &str, stream: &str, lease_duration: Duration) -> bool {
         let Some(seen) = self.workers.get(worker) else { return false };
-        seen.heartbeat.as_ref().is_some_and(|beat| !beat.report.streams.contains(stream))
+        let lacks = |report: &Report| !report.is_newer && !report.streams.contains(stream);
+        seen.heartbeat.as_ref().is_some_and(|beat| lacks(&beat.report))
             && self.last.is_some_and(|last| last.saturating_duration_since(seen.streams_at) >= lease_duration)
     }
 
@@ -108,6 +110,12 @@ impl Membership {
     /// What each worker that lives says of its leases, by its name.
     pub fn coverages(&self, lease_duration: Duration) -> BTreeMap<String, Option<Coverage>> {
         self.living(lease_duration).map(|(id, report)| (id.to_owned(), report.coverage.clone())).collect()
+    }
+
+    /// The versions of the workers that live, and of `mine`, which is this one's.
+    pub fn compatibility(&self, me: &str, mine: &Build, lease_duration: Duration) -> Compatibility {
+        let others = self.living(lease_duration).filter(|(id, _)| *id != me);
+        Compatibility::of(others.map(|(id, report)| (id, &report.build)).chain([(me, mine)]))
     }
 
     /// Workers that have a heartbeat, dead or alive.
@@ -148,6 +156,7 @@ fn member(id: &str, report: &Report) -> Member {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compatibility::Feature;
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(15);
@@ -235,6 +244,29 @@ mod tests {
         let mut changed = beat("w", 9);
         changed.report.changes = 1;
         assert!(observer.sees(2, &[changed]));
+    }
+
+    #[test]
+    fn a_worker_whose_heartbeat_is_newer_lives_and_neglects_nothing() {
+        let mut observer = Observer::new();
+        let report = Report { is_newer: true, leaving: true, ..Report::default() };
+        for second in [0, 14, 28] {
+            observer.sees(second, &[Heartbeat { report: report.clone(), ..beat("w", second) }]);
+        }
+        assert!(!observer.expired(28) && !observer.membership.neglects("w", "s", LEASE));
+        assert_eq!(observer.membership.coverages(LEASE)["w"], None, "so the watermark stands still");
+    }
+
+    #[test]
+    fn a_dead_worker_of_an_old_version_is_in_nobodys_way() {
+        let mut observer = Observer::new();
+        let may_park = |observer: &Observer| {
+            observer.membership.compatibility("me", &Build::this(), LEASE).allows(Feature::Parking)
+        };
+        observer.sees(0, &[beat("w", 7)]);
+        assert!(!may_park(&observer), "it announces nothing");
+        observer.sees(15, &[beat("w", 7)]);
+        assert!(may_park(&observer));
     }
 
     #[test]

@@ -82,6 +82,7 @@ mod tests {
             lanes: Default::default(),
             parked: Default::default(),
             guest: None,
+            format: 1,
         }
     }
 

@@ -146,7 +146,11 @@ impl Situation<'_> {
     fn standing(&self, lease: &Lease, lineage: &Lineage) -> Standing {
         let key = ShardKey::of(lease);
         if let Some(running) = self.running.get(&key) {
-            return if lease.epoch > running.epoch { Standing::Lost } else { Standing::Settled };
+            let is_lost = lease.epoch > running.epoch || lease.is_newer();
+            return if is_lost { Standing::Lost } else { Standing::Settled };
+        }
+        if lease.is_newer() {
+            return Standing::Settled;
         }
         // One that is at its end is to be caught up, which waits for nothing.
         let may_start = lease.checkpoint.is_end() || lineage.may_start(&lease.shard);

@@ -294,7 +294,8 @@ where
                 None => attached = attached.or(Lanes::one(place)),
             }
         }
-        ShardAcks::with_lanes(WINDOW_RECORDS_MAX, self.lease.checkpoint.clone(), attached, parked)
+        let (start, may_park) = (self.lease.checkpoint.clone(), self.task.lanes.may_park());
+        ShardAcks::with_parking(WINDOW_RECORDS_MAX, start, attached, parked, may_park)
     }
 
     /// The lanes that are parked, those that this process does not know included.

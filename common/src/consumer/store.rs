@@ -6,16 +6,19 @@
 //! |---|---|---|
 //! | `stream#STREAM` | `begun` | the stream is consumed, begun at `start`; `listed` when two listings found no shard without a lease |
 //! | `stream#STREAM` | `shard#SHARD` | a lease: `owner` (none: free), `epoch`, `checkpoint`, `parents`, `bytes_per_s`, `seen_ms`, `given`, `rewind`, `target_state`, `settling_ms`, `lanes`, `parked`, `guest`; of a finished shard `ended_ms`, `watermark_ms` |
-//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `covers`, `covers_digest`, `watermark_ms`, `parked`: how far its leases are, and for which lanes not |
+//! | `workers` | `worker#WORKER` | a heartbeat: `instance`, `counter`, and what the worker reports of itself; `build`: what program it runs; `covers`, `covers_digest`, `watermark_ms`, `parked`: how far its leases are, and for which lanes not |
 //! | `table#TABLE` | `generation#NUMBER` | the stream of that generation: `stream` |
 //! | `lanes` | `lane#LANE#STREAM` | the stream goes to the lane: `added_ms`, `begun`: every listed shard has it |
 //! | `lanes` | `backfill#LANE#STREAM` | the lane lacks something of the stream's table: `asked_ms` first, `latest_ms`, `why` |
 //! | `jobs` | `JOB` | a command's work that is not done: `what`, `began_ms` |
 //! | `job#JOB` | `part#PART` | up to where a part of it is done: `place` |
+//! | `locks` | `restart` | who may restart a worker: `fence`, `owner`, `worker`, `since_ms`, `until_ms`, `unfinished` |
 //! | `gap#STREAM` | `SHARD#TIME` | data that was trimmed before it was read: `after`, `at_ms` |
 //!
-//! Every item has `format`, the version of this layout. Writes to a lease are conditional on its owner and
-//! epoch: an owner that lost the lease is refused, whatever it believes. Calls are not retried here.
+//! Every item has `format`: the least version of this layout that reads it ([`compatibility`](super::compatibility); an item
+//! without it is of the first). What takes a later version than ours is left alone: a lease is somebody's, a heartbeat is of
+//! somebody who lives, and for anything else there is no answer. Writes to a lease are conditional on its owner, its
+//! epoch, and a format that we know: an owner that lost the lease is refused, whatever it believes. Calls are not retried here.
 
 mod gap;
 mod generation;
@@ -26,6 +29,7 @@ mod lane;
 mod parked;
 mod lease;
 mod guest;
+mod restart_lock;
 mod stream;
 mod workers;
 
@@ -46,6 +50,7 @@ pub use guest::{Claim, Guest};
 pub use job::Job;
 pub use lane::{Backfill, LaneState};
 pub use lease::{Begin, Ended, Lease, Onset, Progressed, Recipient};
+pub use restart_lock::{LockHolder, RestartLock};
 pub use stream::StreamState;
 pub use workers::{Heartbeat, Report};
 

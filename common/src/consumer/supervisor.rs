@@ -8,7 +8,7 @@ mod audits;
 mod looks;
 mod watermark;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ const AUDIT_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Pause between two calls to the others to take what a stopping worker has released. Each has them all look.
 const DRAIN_NEWS_INTERVAL: Duration = Duration::from_secs(1);
+/// Before the first of them: most shards drain within moments.
+const DRAIN_FIRST_NEWS: Duration = Duration::from_millis(150);
 
 /// Consumes streams.
 pub struct Consumer<S, P> {
@@ -99,6 +101,8 @@ pub struct Consumer<S, P> {
     lanes: Arc<LaneContext>,
     fence: Option<Arc<Fence>>,
     fleet: FleetWatermark,
+    /// Streams with leases that take a newer version, which was said.
+    newer: BTreeSet<Arc<str>>,
 }
 
 impl<S, P> Consumer<S, P>
@@ -135,6 +139,7 @@ where
             lanes: Arc::default(),
             fence: None,
             fleet: FleetWatermark::new(),
+            newer: BTreeSet::new(),
         }
     }
 
@@ -236,7 +241,7 @@ where
                 }
                 _ = watch.tick() => self.watch(),
                 Some(read) = self.fleet.join_next() => self.fleet_read(read),
-                _ = laggards.tick(), if !self.lanes.lanes.is_empty() => self.lanes.park_laggards(Instant::now(), false),
+                _ = laggards.tick(), if !self.lanes.lanes.is_empty() => self.park_laggards(false),
                 _ = reckon.tick() => self.reckon_watermark(),
                 () = tokio::time::sleep_until(self.next_sync), if self.looks.is_empty() => self.wake(),
             }
@@ -255,6 +260,11 @@ where
         self.streams.insert(name, Stream::new(subscription, settled));
         self.report_streams();
         self.look_soon();
+    }
+
+    fn park_laggards(&self, is_draining: bool) {
+        self.lanes.heed(&self.worker.compatibility());
+        self.lanes.park_laggards(Instant::now(), is_draining);
     }
 
     fn report_streams(&self) {
@@ -283,7 +293,7 @@ where
         self.looks.shutdown().await;
         self.seeks.shutdown().await;
         self.drain_all();
-        let mut news = tokio::time::interval(DRAIN_NEWS_INTERVAL);
+        let mut news = tokio::time::interval_at(Instant::now() + DRAIN_FIRST_NEWS, DRAIN_NEWS_INTERVAL);
         let mut laggards = tokio::time::interval(LAGGARDS_INTERVAL);
         let mut running = self.running.len();
         loop {
@@ -297,7 +307,7 @@ where
                     rewinds.name_the_ended();
                     target = Some(other);
                 }
-                _ = laggards.tick() => self.lanes.park_laggards(Instant::now(), true),
+                _ = laggards.tick() => self.park_laggards(true),
                 _ = news.tick() => {
                     if self.running.len() < running {
                         running = self.running.len();
@@ -306,6 +316,8 @@ where
                 }
             }
         }
+        // Not only when the heartbeat is gone: what is downstream stops first.
+        self.worker.report_change();
         self.release_the_rest().await;
         while self.chores.join_next().await.is_some() {}
     }

@@ -76,6 +76,9 @@ pub enum Hold {
     /// What was done of it may be lost.
     #[error("{0} was done into what may have lost it since, and was not rewound yet")]
     NotRewound(String),
+    /// Its lease takes a later version to read.
+    #[error("{0} was written by a newer version, and cannot be read")]
+    Newer(String),
     /// A shard has no watermark yet.
     #[error("a shard that worker {0} reads has no watermark yet")]
     Unknown(String),
@@ -99,6 +102,10 @@ pub fn fleet_watermark(
     target: Option<&str>,
     now_ms: u64,
 ) -> Result<u64, Hold> {
+    let mut leases = streams.iter().flat_map(|stream| &stream.state.leases);
+    if let Some(newer) = leases.find(|lease| lease.is_newer()) {
+        return Err(Hold::Newer(newer.name()));
+    }
     let mut owned: BTreeMap<&str, LeaseSet> = BTreeMap::new();
     for lease in streams.iter().flat_map(|stream| &stream.state.leases) {
         if let Some(owner) = lease.owner.as_deref().filter(|_| !lease.checkpoint.is_end()) {

@@ -18,6 +18,7 @@ use crate::retry::until_ok;
 use crate::telemetry::Trouble;
 
 use super::assignment::Member;
+use super::compatibility::{Build, Compatibility};
 use super::counters::Counters;
 use super::coverage::{Coverage, Holdings};
 use super::membership::Membership;
@@ -116,7 +117,8 @@ impl Worker {
     ) -> Result<Self, StoreError> {
         let id = id.into();
         let instance = format!("{:016x}", fastrand::u64(..));
-        let report = Report { capacity: config.capacity, leases_max: config.leases_max, ..Report::default() };
+        let (capacity, leases_max) = (config.capacity, config.leases_max);
+        let report = Report { capacity, leases_max, build: Build::this(), ..Report::default() };
         store.announce(&id, &instance, &report).await?;
         let mut membership = Membership::default();
         membership.observe(&store.heartbeats().await?, Instant::now(), config.lease_duration);
@@ -290,6 +292,12 @@ impl Worker {
         let mut coverages = self.membership.lock().coverages(self.config.lease_duration);
         coverages.insert(self.id.clone(), Some(self.holdings.coverage()));
         coverages
+    }
+
+    /// The versions in the fleet as it is seen now, this worker included.
+    pub fn compatibility(&self) -> Compatibility {
+        let build = self.report.lock().build.clone();
+        self.membership.lock().compatibility(&self.id, &build, self.config.lease_duration)
     }
 
     /// Whether the owner of a lease of `stream` is dead, or lives and does not read the stream.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::summary::Criteria;
 use crate::daemon::{ConfigArgs, OutputFormat};
 
 /// The flags of `status`.
@@ -56,16 +55,8 @@ impl StatusArgs {
         }
     }
 
-    /// What a look is judged by, as far as the flags say. It is a fleet without regions, and what its shards are done into
-    /// loses nothing.
-    pub fn criteria(&self, now_ms: u64) -> Criteria {
-        Criteria {
-            now_ms,
-            target: None,
-            streams_min: 1,
-            lanes: None,
-            watermark_bound_ms: u64::try_from(self.watermark_bound.as_millis()).unwrap_or(u64::MAX),
-            worst: (!self.shards).then_some(self.worst),
-        }
+    /// How many shards are listed: the furthest behind. `None`: all.
+    pub fn shards_listed(&self) -> Option<usize> {
+        (!self.shards).then_some(self.worst)
     }
 }

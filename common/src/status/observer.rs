@@ -48,7 +48,7 @@ pub(super) fn is_free(lease: &Lease, lineage: &Lineage) -> bool {
         true => !lease.parked.is_empty(),
         false => lineage.may_start(&lease.shard),
     };
-    lease.owner.is_none() && is_startable
+    lease.owner.is_none() && is_startable && !lease.is_newer()
 }
 
 impl Observer {

@@ -21,6 +21,8 @@ impl Summary {
             text += &format!("  ! {}\n", problem.text);
         }
         text += &format!("\nThe fleet's watermark: {}\n", watermark(&self.watermark));
+        text += &self.versions.to_text(!self.regions.is_empty());
+        text += &self.restart_lock.as_ref().map(|lock| lock.to_text(self.at_ms)).unwrap_or_default();
         text += sections;
         for table in [self.workers(), self.streams(), self.shards(), self.regions(), self.gaps(), self.jobs()]
         {

@@ -1,6 +1,7 @@
 //! What follows from a look. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -11,6 +12,8 @@ use super::regions::{BackfillStatus, LanesLook, RegionStatus, regions};
 use super::shards::{ShardStatus, StreamStatus, Words, shards, stream, worst};
 use super::survey::{Look, StreamLook};
 use super::text::{ago, count};
+use super::versions::{LockStatus, VersionsStatus};
+use crate::consumer::compatibility::Build;
 use crate::consumer::coverage::Coverage;
 use crate::consumer::store::{Heartbeat, Job};
 use crate::consumer::watermark::{Hold, StreamLeases, fleet_watermark};
@@ -36,6 +39,20 @@ pub struct Criteria {
     pub worst: Option<usize>,
 }
 
+impl Criteria {
+    /// Of a fleet of one stream, without regions, whose shards are done into what loses nothing.
+    pub fn new(now_ms: u64, watermark_bound: Duration) -> Self {
+        Self {
+            now_ms,
+            target: None,
+            streams_min: 1,
+            lanes: None,
+            watermark_bound_ms: u64::try_from(watermark_bound.as_millis()).unwrap_or(u64::MAX),
+            worst: None,
+        }
+    }
+}
+
 /// A fleet.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
@@ -43,6 +60,10 @@ pub struct Summary {
     pub at_ms: u64,
     /// What needs a look.
     pub problems: Vec<Problem>,
+    /// What programs they run.
+    pub versions: VersionsStatus,
+    /// Who restarts a worker, if somebody does or did not end well.
+    pub restart_lock: Option<LockStatus>,
     /// The workers, and owners of leases without a heartbeat.
     pub workers: Vec<WorkerStatus>,
     /// The streams.
@@ -82,6 +103,8 @@ pub struct WorkerStatus {
     pub bytes_per_s: u64,
     /// Everything in its leases that is older than this is done, in milliseconds. `None`: it does not know, or has none.
     pub behind_ms: Option<u64>,
+    /// The program that it runs; `None` of one without a heartbeat.
+    pub build: Option<Build>,
 }
 
 /// A watermark.
@@ -187,6 +210,8 @@ impl Summary {
         let mut summary = Self {
             at_ms: criteria.now_ms,
             problems: Vec::new(),
+            versions: VersionsStatus::of(look, observer),
+            restart_lock: LockStatus::of(&look.restart_lock, criteria.now_ms),
             workers: workers(look, observer, criteria.now_ms),
             streams: of_streams,
             shards: of_shards,
@@ -308,12 +333,13 @@ fn workers(look: &Look, observer: &Observer, now_ms: u64) -> Vec<WorkerStatus> {
             worker: beat.worker.clone(),
             state,
             still_ms: still.map(|still| u64::try_from(still.as_millis()).unwrap_or(u64::MAX)),
-            leaving: report.leaving,
+            leaving: report.leaving && !report.is_newer,
             leases: leases.remove(beat.worker.as_str()).unwrap_or(0),
             leases_max: report.leases_max,
             capacity: report.capacity,
             bytes_per_s: report.bytes_per_s,
             behind_ms: watermark_ms.map(|ms| now_ms.saturating_sub(ms)),
+            build: Some(report.build.clone()),
         });
     }
     workers.extend(leases.into_iter().map(|(worker, leases)| WorkerStatus {
@@ -326,6 +352,7 @@ fn workers(look: &Look, observer: &Observer, now_ms: u64) -> Vec<WorkerStatus> {
         capacity: 0,
         bytes_per_s: 0,
         behind_ms: None,
+        build: None,
     }));
     workers
 }

@@ -9,7 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use super::letters::{LetterCount, count};
 use super::observer::Observer;
-use crate::consumer::store::{Gap, Heartbeat, Job, LaneState, StateStore, StoreError, StreamState};
+use crate::consumer::store::{
+    Gap, Heartbeat, Job, LaneState, RestartLock, StateStore, StoreError, StreamState,
+};
 use crate::dead_letter::LetterStore;
 use crate::limits::{CHILDREN_SETTLE, WATERMARK_INTERVAL};
 
@@ -61,6 +63,8 @@ pub struct Look {
     pub lanes: BTreeMap<String, LaneState>,
     /// Jobs of the operators' commands that are not done.
     pub jobs: BTreeMap<String, Job>,
+    /// Who may restart a worker.
+    pub restart_lock: RestartLock,
     /// Dead letters; `None`: they were not counted.
     pub letters: Option<LetterCount>,
 }
@@ -121,6 +125,7 @@ impl Survey {
     pub async fn look(&mut self, streams: Vec<StreamName>) -> Result<Look, StoreError> {
         let mut look = Look { letters: self.letters().await, ..Look::default() };
         (look.lanes, look.jobs) = (self.store.lanes().await?, self.store.jobs().await?);
+        look.restart_lock = self.store.restart_lock().await?;
         for name in streams {
             let (gaps, more_gaps) = self.store.gaps(&name.stream, GAPS_MAX).await?;
             look.streams.push(StreamLook { name, state: StreamState::default(), gaps, more_gaps });

@@ -316,26 +316,6 @@ async fn gaps_are_kept_one_by_one() {
 }
 
 #[tokio::test]
-async fn an_item_of_another_version_is_named_and_not_guessed_at() {
-    let table = Table::start().await;
-    created(&table, "a", &[]).await;
-    table
-        .client
-        .update_item()
-        .table_name("state")
-        .key("pk", AttributeValue::S(format!("stream#{STREAM}")))
-        .key("sk", AttributeValue::S("shard#a".to_owned()))
-        .update_expression("SET #format = :two")
-        .expression_attribute_names("#format", "format")
-        .expression_attribute_values(":two", AttributeValue::N("2".to_owned()))
-        .send()
-        .await
-        .unwrap();
-    let error = table.store.leases(STREAM).await.unwrap_err().to_string();
-    assert!(error.contains("stream#stream/shard#a") && error.contains("format 2"), "{error}");
-}
-
-#[tokio::test]
 async fn a_job_goes_on_where_it_was_stopped_until_it_is_done_or_forgotten() {
     const WEEK_MS: u64 = 7 * 86_400_000;
     let table = Table::start().await;

@@ -18,7 +18,7 @@ use crate::faults::FaultProxy;
 use crate::world::{self, WorldOptions};
 
 /// The table whose rows a region has.
-pub(super) const TABLE: &str = "profiles";
+pub(crate) const TABLE: &str = "profiles";
 /// Moments whose last updates are asked of a Redis at once.
 const PROBES_PER_LOOK: usize = 400;
 
@@ -216,7 +216,8 @@ async fn look(
     Ok(last.map(|at| source.ledger().next_moment(at)))
 }
 
-fn held(entry: Option<Entry>, first_sequence: u128) -> Held {
+/// What an entry says, in terms of the ledger.
+pub(crate) fn held(entry: Option<Entry>, first_sequence: u128) -> Held {
     let Some(entry) = entry.filter(|entry| !entry.is_miss()) else { return Held::default() };
     let order = entry.floor().map(|position| Ledger::order(first_sequence, position));
     Held { order, row: entry.row().cloned() }

@@ -36,7 +36,7 @@ struct Inner {
 }
 
 impl Source {
-    pub(super) fn new(
+    pub(crate) fn new(
         fake: FakeStreams,
         arn: String,
         shards: usize,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -60,7 +61,11 @@ impl LaneAck {
     }
 
     /// The copy is given up: its lanes are parked on the shard, and get it, and what comes after it, by being caught up.
+    /// While nothing may be parked the shard starts again from its checkpoint.
     pub fn park(mut self, why: ParkReason) {
+        if !self.shared.may_park.load(Relaxed) {
+            return;
+        }
         let lanes = std::mem::take(&mut self.lanes);
         let mut state = self.shared.state.lock();
         let waiting = state.window.lanes(self.number).and(lanes);

@@ -25,6 +25,7 @@ fn lease(id: &str, parents: &[&str], epoch: u64, checkpoint: &str) -> Lease {
         lanes: Default::default(),
         parked: Default::default(),
         guest: None,
+        format: 1,
     }
 }
 

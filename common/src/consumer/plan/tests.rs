@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use super::super::compatibility::STATE_VERSION;
 use super::*;
 
 const ME: &str = "b";
@@ -23,6 +24,7 @@ fn lease(shard: &str, owner: Option<&str>, epoch: u64) -> Lease {
         lanes: Default::default(),
         parked: Default::default(),
         guest: None,
+        format: 1,
     }
 }
 
@@ -164,4 +166,22 @@ fn it_gives_for_balance_only_when_nothing_is_free() {
     let given = mind.looks_at(held()).give;
     assert_eq!(given.len(), 20);
     assert!(given.iter().all(|(_, to)| to == "a"));
+}
+
+#[test]
+fn a_lease_of_a_newer_version_is_not_taken_whoever_has_it_nor_is_what_descends_from_it() {
+    let mut mind = Mind::new(vec![member(ME, 10)]).running(&[("runs", 2)]);
+    mind.dead.push("gone");
+    let newer = |lease: Lease| Lease { format: STATE_VERSION + 1, ..lease };
+    let child = Lease { parents: vec!["free".to_owned()], ..lease("child", None, 0) };
+    let leases = vec![
+        newer(lease("free", None, 3)),
+        newer(lease("mine", Some(ME), 1)),
+        newer(lease("orphan", Some("gone"), 1)),
+        newer(lease("runs", Some(ME), 2)),
+        child,
+    ];
+    let plan = mind.looks_at(leases);
+    assert!(plan.start.is_empty() && plan.surplus.is_empty() && plan.give.is_empty());
+    assert_eq!(plan.lost, [key("runs")], "another process of ours, of a newer version, has it");
 }

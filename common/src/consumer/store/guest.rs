@@ -15,6 +15,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::super::compatibility::STATE_VERSION;
 use super::item::{Attributes, Item, key, n, s};
 use super::lease::{partition, sort};
 use super::{StateStore, StoreError};
@@ -78,9 +79,12 @@ impl StateStore {
             .set_key(Some(key(partition(stream), sort(shard))))
             .update_expression("SET guest = :guest")
             .condition_expression(
-                "attribute_exists(pk) AND attribute_not_exists(parked) AND (attribute_not_exists(guest) OR \
-                 guest.#name = :name OR guest.until_ms <= :now OR guest.until_ms > :far)",
+                "attribute_exists(pk) AND (attribute_not_exists(#format) OR #format <= :known) AND \
+                 attribute_not_exists(parked) AND (attribute_not_exists(guest) OR guest.#name = :name OR \
+                 guest.until_ms <= :now OR guest.until_ms > :far)",
             )
+            .expression_attribute_names("#format", "format")
+            .expression_attribute_values(":known", n(STATE_VERSION))
             .expression_attribute_names("#name", "name")
             .expression_attribute_values(":guest", guest_value(name, until_ms))
             .expression_attribute_values(":name", s(name))

@@ -6,10 +6,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::aws::CallError;
 
+use super::super::compatibility::STATE_VERSION;
 use super::{StateStore, StoreError};
 
-/// The version of the table's layout.
-const FORMAT: u64 = 1;
+/// The least version that reads the items which this version writes, but for those that say another one.
+pub(super) const FORMAT: u64 = 1;
 
 /// An item as the SDK has it.
 pub(super) type Attributes = HashMap<String, AttributeValue>;
@@ -63,10 +64,15 @@ impl Item<'_> {
         }
     }
 
-    /// Refuses an item of a later layout.
+    /// The least version that reads it. An item that does not say is of the first.
+    pub(super) fn format(&self) -> Result<u64, StoreError> {
+        Ok(self.optional_number("format")?.unwrap_or(1))
+    }
+
+    /// Refuses an item that takes a later version.
     pub(super) fn check_format(&self) -> Result<(), StoreError> {
-        match self.number("format")? {
-            FORMAT => Ok(()),
+        match self.format()? {
+            format if format <= STATE_VERSION => Ok(()),
             other => Err(self.wrong(format!("format {other} is not known to this version"))),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::item::{Item, key, n, new_item, s};
+use super::item::{FORMAT, Item, key, n, new_item, s};
 use super::{StateStore, StoreError};
 use crate::aws::CallError;
 
@@ -118,7 +118,7 @@ impl StateStore {
             .expression_attribute_names("#lane", "lane")
             .expression_attribute_names("#stream", "stream")
             .expression_attribute_values(":begun", AttributeValue::Bool(true))
-            .expression_attribute_values(":format", n(1))
+            .expression_attribute_values(":format", n(FORMAT))
             .expression_attribute_values(":lane", s(lane))
             .expression_attribute_values(":stream", s(stream))
             .expression_attribute_values(":now", n(now_ms))
@@ -150,7 +150,7 @@ impl StateStore {
             .expression_attribute_names("#format", "format")
             .expression_attribute_names("#lane", "lane")
             .expression_attribute_names("#stream", "stream")
-            .expression_attribute_values(":format", n(1))
+            .expression_attribute_values(":format", n(FORMAT))
             .expression_attribute_values(":lane", s(lane))
             .expression_attribute_values(":stream", s(stream))
             .expression_attribute_values(":why", s(why))

@@ -7,10 +7,11 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, ReturnValue, TransactWriteItem};
 
 use super::super::checkpoint::Checkpoint;
+use super::super::compatibility::STATE_VERSION;
 use super::super::parked::{LaneOnset, ParkedLanes};
 use super::super::source::Shard;
 use super::guest::{Guest, read_guest};
-use super::item::{Attributes, Item, key, n, new_item, s};
+use super::item::{Attributes, FORMAT, Item, key, n, new_item, s};
 use super::parked::{parked_value, read_parked, write_parked};
 use super::{StateStore, StoreError, gap};
 use crate::aws::CallError;
@@ -57,6 +58,9 @@ pub struct Lease {
     pub parked: ParkedLanes,
     /// The command that reads the shard beside its owner, if its claim is live.
     pub guest: Option<Guest>,
+    /// The least version that reads it. Of one that this version does not know ([`Lease::is_newer`]) only the owner, the
+    /// epoch and the parents are as they were read.
+    pub format: u64,
 }
 
 /// How a shard was read to its end.
@@ -144,7 +148,14 @@ impl Lease {
             lanes: BTreeSet::new(),
             parked: ParkedLanes::new(),
             guest: None,
+            format: FORMAT,
         }
+    }
+
+    /// Whether it takes a later version than this one to read it. It is taken for a shard that others read, and is not
+    /// touched.
+    pub fn is_newer(&self) -> bool {
+        self.format > STATE_VERSION
     }
 
     /// The lanes that its records are read for.
@@ -429,7 +440,11 @@ impl StateStore {
             .delete_item()
             .table_name(&self.table)
             .set_key(Some(key(partition(&lease.stream), sort(&lease.shard))))
-            .condition_expression("epoch = :epoch AND checkpoint = :end AND attribute_not_exists(parked)")
+            .condition_expression(format!(
+                "epoch = :epoch AND checkpoint = :end AND attribute_not_exists(parked) AND {KNOWN_FORMAT}"
+            ))
+            .expression_attribute_names("#format", "format")
+            .expression_attribute_values(":known", n(STATE_VERSION))
             .expression_attribute_values(":epoch", n(lease.epoch))
             .expression_attribute_values(":end", s(Checkpoint::ShardEnd.to_string()))
             .send()
@@ -496,7 +511,9 @@ impl StateStore {
             .set_key(Some(key(partition(&lease.stream), sort(&lease.shard))))
             .update_expression(expression)
             .expression_attribute_names("#owner", "owner")
+            .expression_attribute_names("#format", "format")
             .expression_attribute_values(":epoch", n(lease.epoch))
+            .expression_attribute_values(":known", n(STATE_VERSION))
             .return_values(ReturnValue::AllNew);
         for (name, value) in values {
             request = request.expression_attribute_values(*name, value.clone());
@@ -504,10 +521,10 @@ impl StateStore {
         request = match &lease.owner {
             Some(owner) => request
                 .expression_attribute_values(":owner", s(owner))
-                .condition_expression(format!("#owner = :owner AND epoch = :epoch{and}")),
-            None => {
-                request.condition_expression(format!("attribute_not_exists(#owner) AND epoch = :epoch{and}"))
-            }
+                .condition_expression(format!("#owner = :owner AND epoch = :epoch{and} AND {KNOWN_FORMAT}")),
+            None => request.condition_expression(format!(
+                "attribute_not_exists(#owner) AND epoch = :epoch{and} AND {KNOWN_FORMAT}"
+            )),
         };
         let answer = self.answered("UpdateItem", request.send().await);
         fenced(answer.map(|updated| updated.attributes.unwrap_or_default()), lease)
@@ -594,6 +611,10 @@ fn new_lease(
     (lease, item)
 }
 
+/// The condition that this version knows the lease's format: a newer worker's is left alone. An item of another format has
+/// the attribute; what is compared with a missing one is not so.
+const KNOWN_FORMAT: &str = "(attribute_not_exists(#format) OR #format <= :known)";
+
 /// What keeps a checkpoint from undoing an end.
 fn not_after_end(checkpoint: &Checkpoint, values: &mut Vec<(&'static str, AttributeValue)>) -> &'static str {
     if checkpoint.is_end() {
@@ -626,8 +647,12 @@ pub(super) fn is_lease(item: &Item<'_>) -> Result<bool, StoreError> {
 }
 
 pub(super) fn read_lease(item: &Item<'_>, stream: &Arc<str>) -> Result<Lease, StoreError> {
-    item.check_format()?;
+    let format = item.format()?;
     let shard = item.text("sk")?.strip_prefix(SHARD);
+    let shard = shard.ok_or_else(|| item.wrong("sk is not shard#SHARD".to_owned()))?;
+    if format > STATE_VERSION {
+        return Ok(read_newer(item, stream, shard, format));
+    }
     let parse = |text: &str| text.parse().map_err(|e| item.wrong(format!("checkpoint: {e}")));
     let ended = |at_ms| {
         let watermark_ms = item.optional_number("watermark_ms")?;
@@ -635,7 +660,7 @@ pub(super) fn read_lease(item: &Item<'_>, stream: &Arc<str>) -> Result<Lease, St
     };
     Ok(Lease {
         stream: Arc::clone(stream),
-        shard: shard.ok_or_else(|| item.wrong("sk is not shard#SHARD".to_owned()))?.into(),
+        shard: shard.into(),
         parents: item.text_set("parents")?,
         owner: item.optional_text("owner")?.map(str::to_owned),
         epoch: item.number("epoch")?,
@@ -650,7 +675,20 @@ pub(super) fn read_lease(item: &Item<'_>, stream: &Arc<str>) -> Result<Lease, St
         lanes: item.text_set("lanes")?.into_iter().collect(),
         parked: read_parked(item)?,
         guest: read_guest(item)?,
+        format,
     })
+}
+
+/// A lease that takes a later version to read: of a shard that is not read to its end, whatever it says, so that nothing
+/// that descends from it is begun. What every version keeps is read if it is there.
+fn read_newer(item: &Item<'_>, stream: &Arc<str>, shard: &str, format: u64) -> Lease {
+    let epoch = item.optional_number("epoch").ok().flatten().unwrap_or(1);
+    Lease {
+        owner: item.optional_text("owner").ok().flatten().map(str::to_owned),
+        parents: item.text_set("parents").unwrap_or_default(),
+        format,
+        ..Lease::new(stream, shard, epoch, Checkpoint::TrimHorizon)
+    }
 }
 
 const SHARD: &str = "shard#";

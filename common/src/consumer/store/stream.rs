@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::super::checkpoint::Checkpoint;
+use super::super::compatibility::STATE_VERSION;
 use super::item::{Item, key, new_item, s};
 use super::lease::{Lease, is_lease, partition, read_lease};
 use super::{StateStore, StoreError};
@@ -43,7 +44,7 @@ impl StateStore {
                 let start = item.text("start")?.parse();
                 state.start = Some(start.map_err(|e| item.wrong(format!("start: {e}")))?);
                 state.listed = item.flag("listed")?;
-            } else {
+            } else if item.format()? <= STATE_VERSION {
                 return Err(item.wrong("not an item of a stream".to_owned()));
             }
         }

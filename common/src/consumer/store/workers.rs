@@ -1,11 +1,12 @@
 //! Heartbeats: one item for each worker, however many leases it has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::super::compatibility::{Build, STATE_VERSION};
 use super::super::coverage::{Coverage, LeaseSet};
-use super::item::{Item, key, n, s};
+use super::item::{FORMAT, Item, key, n, s};
 use super::{StateStore, StoreError};
 use crate::aws::CallError;
 
@@ -30,6 +31,10 @@ pub struct Report {
     pub changes: u64,
     /// How far everything in its leases is done. `None` from a worker of a version that does not tell.
     pub coverage: Option<Coverage>,
+    /// The program that it runs.
+    pub build: Build,
+    /// Its heartbeat takes a later version to read: it lives, and nothing more is known of it. It is given nothing.
+    pub is_newer: bool,
 }
 
 /// A worker's heartbeat as it was read.
@@ -93,6 +98,7 @@ impl StateStore {
         optional("covers_digest", ":digest", leases.map(|set| n(set.digest)));
         optional("watermark_ms", ":watermark", coverage.and_then(|of| of.watermark_ms).map(n));
         optional("parked", ":parked", parked.map(|of| AttributeValue::Ss(of.iter().cloned().collect())));
+        optional("build", ":build", Some(build_value(instance, &report.build)));
         if !absent.is_empty() {
             set.push_str(&format!(" REMOVE {}", absent.join(", ")));
         }
@@ -108,7 +114,7 @@ impl StateStore {
             .expression_attribute_names("#counter", "counter")
             .expression_attribute_names("#capacity", "capacity")
             .expression_attribute_values(":instance", s(instance))
-            .expression_attribute_values(":format", n(1))
+            .expression_attribute_values(":format", n(FORMAT))
             .expression_attribute_values(":one", n(1))
             .expression_attribute_values(":capacity", n(report.capacity.into()))
             .expression_attribute_values(":leases_max", n(report.leases_max as u64))
@@ -151,9 +157,18 @@ impl StateStore {
     }
 }
 
+/// What every version keeps of a heartbeat: the name, `instance` and `counter`.
 fn read(item: &Item<'_>) -> Result<Heartbeat, StoreError> {
-    item.check_format()?;
     let worker = item.text("sk")?.strip_prefix("worker#");
+    if item.format()? > STATE_VERSION {
+        let report = Report { build: read_build(item)?, is_newer: true, leaving: true, ..Report::default() };
+        return Ok(Heartbeat {
+            worker: worker.ok_or_else(|| item.wrong("sk is not worker#WORKER".to_owned()))?.to_owned(),
+            instance: item.text("instance")?.to_owned(),
+            counter: item.number("counter")?,
+            report,
+        });
+    }
     let count = |name| Ok::<_, StoreError>(usize::try_from(item.number(name)?).unwrap_or(usize::MAX));
     Ok(Heartbeat {
         worker: worker.ok_or_else(|| item.wrong("sk is not worker#WORKER".to_owned()))?.to_owned(),
@@ -168,8 +183,32 @@ fn read(item: &Item<'_>) -> Result<Heartbeat, StoreError> {
             leaving: item.flag("leaving")?,
             changes: item.number("changes")?,
             coverage: read_coverage(item)?,
+            build: read_build(item)?,
+            is_newer: false,
         },
     })
+}
+
+/// With the process that it is of: an older program that runs under the same name later leaves the attribute as it is.
+fn build_value(instance: &str, build: &Build) -> AttributeValue {
+    let mut of = HashMap::from([("instance".to_owned(), s(instance)), ("knows".to_owned(), n(build.knows))]);
+    of.extend(build.software.as_ref().map(|software| ("software".to_owned(), s(software))));
+    AttributeValue::M(of)
+}
+
+fn read_build(item: &Item<'_>) -> Result<Build, StoreError> {
+    let attributes = match item.attributes.get("build") {
+        None => return Ok(Build::default()),
+        Some(AttributeValue::M(attributes)) => attributes,
+        Some(_) => return Err(item.wrong("build is not a map".to_owned())),
+    };
+    let of = Item { table: item.table, attributes };
+    let within = |error: StoreError| item.wrong(format!("build: {error}"));
+    if of.text("instance").map_err(within)? != item.text("instance")? {
+        return Ok(Build::default());
+    }
+    let software = of.optional_text("software").map_err(within)?.map(str::to_owned);
+    Ok(Build { knows: of.number("knows").map_err(within)?, software })
 }
 
 fn read_coverage(item: &Item<'_>) -> Result<Option<Coverage>, StoreError> {

@@ -86,6 +86,7 @@ where
         let members = worker.members();
         let mut leases = Vec::with_capacity(view.len());
         for Looked { stream: name, state, .. } in view {
+            self.tell_of_newer(&name, &state.leases);
             let Some(stream) = self.streams.get_mut(&name) else { continue };
             stream.kin.update(&state.leases);
             let orphans = stream.orphans(&state.leases, &members, now + worker.config().sync_interval);
@@ -124,6 +125,18 @@ where
         };
         let pause = if std::mem::take(&mut self.look_again) { AGAIN_INTERVAL } else { pause };
         self.next_sync = next_restart.map_or(now + pause, |restart| restart.min(now + pause));
+    }
+
+    /// Says once of a stream that some of its leases are left alone.
+    fn tell_of_newer(&mut self, stream: &Arc<str>, leases: &[Lease]) {
+        let newer = leases.iter().filter(|lease| lease.is_newer()).count();
+        if newer > 0 && self.newer.insert(Arc::clone(stream)) {
+            tracing::warn!(
+                stream = &**stream,
+                leases = newer,
+                "leases were written by a newer version: this worker leaves them alone, and tells no watermark; upgrade it"
+            );
+        }
     }
 
     fn carry_out(&mut self, plan: Plan) {
@@ -185,8 +198,11 @@ where
             match self.worker.store().stream_state(&name, true).await {
                 Ok(state) => {
                     let mine = |lease: &Lease| lease.owner.as_deref() == Some(self.worker.id());
-                    let left: Vec<Lease> =
-                        state.leases.into_iter().filter(|lease| mine(lease) && !lease.is_over()).collect();
+                    let left: Vec<Lease> = state
+                        .leases
+                        .into_iter()
+                        .filter(|lease| mine(lease) && !lease.is_over() && !lease.is_newer())
+                        .collect();
                     left.into_iter().for_each(|lease| self.release(lease));
                 }
                 Err(error) => {

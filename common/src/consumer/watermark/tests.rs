@@ -28,6 +28,7 @@ fn lease(shard: &str, parents: &[&str], owner: Option<&str>, epoch: u64) -> Leas
         lanes: Default::default(),
         parked: Default::default(),
         guest: None,
+        format: 1,
     }
 }
 
@@ -472,4 +473,14 @@ fn it_does_not_hold_for_a_lane_that_is_parked_or_that_a_shard_is_not_read_for() 
     assert_eq!(behind(&[&open, &finished], &[]), lanes(&["y"]));
     let old = Lease { lanes: lanes(&["x"]), ..open.clone() };
     assert_eq!(behind(&[&open, &old], &[]), lanes(&["y", "z"]), "it is not read for them");
+}
+
+#[test]
+fn a_lease_of_a_newer_version_holds_it_whatever_else_is_known() {
+    let (a, b) = (lease("a", &[], Some("w1"), 3), lease("b", &[], Some("w1"), 1));
+    let word = [("w1", says(Some(70), &[&a, &b]))];
+    let newer = Lease { format: u64::MAX, ..b.clone() };
+    assert_eq!(reckon(&[a.clone(), b], &word), Ok(70));
+    let held = reckon(&[a, newer.clone()], &word).unwrap_err();
+    assert_eq!((&held, held.is_of_leases()), (&Hold::Newer(newer.name()), true));
 }

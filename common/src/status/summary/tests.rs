@@ -3,9 +3,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
+use crate::consumer::compatibility::Build;
 use crate::consumer::coverage::LeaseSet;
 use crate::consumer::parked::{Lane, LaneStart, Parked};
-use crate::consumer::store::{Backfill, Ended, Gap, Guest, LaneState, Lease, Report, StreamState};
+use crate::consumer::store::{
+    Backfill, Ended, Gap, Guest, LaneState, Lease, Report, RestartLock, StreamState,
+};
 use crate::status::{LetterCount, StreamName};
 
 const LEASE_DURATION: Duration = Duration::from_secs(10);
@@ -29,6 +32,10 @@ fn lease(shard: &str, owner: Option<&str>, checkpoint: &str) -> Lease {
     }
 }
 
+fn build() -> Build {
+    Build { knows: 2, software: Some("1.0.0".to_owned()) }
+}
+
 impl Fleet {
     fn new() -> Self {
         let child =
@@ -45,7 +52,13 @@ impl Fleet {
                 worker: "w1".to_owned(),
                 instance: "i".to_owned(),
                 counter: 1,
-                report: Report { capacity: 100, leases_max: 10, bytes_per_s: 2_000, ..Report::default() },
+                report: Report {
+                    capacity: 100,
+                    leases_max: 10,
+                    bytes_per_s: 2_000,
+                    build: build(),
+                    ..Report::default()
+                },
             }],
             streams: vec![StreamLook { name, state, gaps: Vec::new(), more_gaps: false }],
             lanes: [("eu".to_owned(), lane)].into(),
@@ -321,6 +334,7 @@ fleet at 2027-01-15T08:00:00.000Z: 1 thing needs a look
   ! region eu is parked on 1 shard and up to 60 s behind; in 23 h 59 min what it lacks may begin to be gone
 
 The fleet's watermark: 3.0 s ago
+Versions: 1.0.0 (state 2) on 1 worker
 
 WORKER  STATE  LEASES  READS     CAPACITY  BEHIND
 w1      alive  2       2000 B/s  100       3.0 s
@@ -354,4 +368,40 @@ old    profiles  -      -               shard-end     finished
 ";
     let all = fleet.summary().to_text("fleet", "");
     assert!(all.contains(shards), "{all}");
+}
+
+#[test]
+fn a_fleet_that_is_being_upgraded_says_so_and_who_does_it() {
+    let mut fleet = Fleet::new();
+    let older = Report { build: Build::default(), coverage: Some(Coverage::default()), ..Report::default() };
+    fleet.look.heartbeats.push(Heartbeat {
+        worker: "w2".to_owned(),
+        report: older,
+        ..fleet.look.heartbeats[0].clone()
+    });
+    let begun = RestartLock::default().taken("host-1", "w0", NOW_MS - 90_000).unwrap();
+    fleet.look.restart_lock = begun.taken("host-2", "w1", NOW_MS - 20_000).unwrap();
+    let summary = fleet.summary();
+    assert_eq!((summary.versions.mixed, summary.versions.parking), (true, false));
+    let lines = "\
+Versions: older (state 1) on 1 worker, 1.0.0 (state 2) on 1 worker; MIXED: the fleet is being upgraded; no region is \
+parked until every worker knows that
+Restart lock: host-2 restarts worker w1, since 20 s
+Restarts that were not seen to end well: w0
+";
+    let text = summary.to_text("fleet", "");
+    assert!(text.contains(lines), "{text}");
+    fleet.silent.push("w2");
+    assert!(!fleet.summary().versions.mixed, "a silent worker is of no account");
+}
+
+#[test]
+fn a_lease_of_a_newer_version_is_told_and_is_nobodys_to_take() {
+    let mut fleet = Fleet::new();
+    let free = &mut fleet.leases()[1];
+    (free.owner, free.format) = (None, u64::MAX);
+    let summary = fleet.summary();
+    assert_eq!((summary.versions.newer_leases, summary.streams[0].free), (1, 0));
+    let why = summary.watermark.why.unwrap();
+    assert!(why.contains("newer version"), "{why}");
 }

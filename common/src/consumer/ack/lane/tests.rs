@@ -187,3 +187,18 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn while_nothing_may_be_parked_a_copy_that_is_given_up_is_lost_and_no_lane_is_parked() {
+    let budget = ByteBudget::new(100);
+    for may_park in [true, false] {
+        let switch = Arc::new(std::sync::atomic::AtomicBool::new(may_park));
+        let acks = ShardAcks::with_parking(100, after(7), Lanes::first(2), BTreeMap::new(), switch);
+        let mut ack = read(&acks, &budget, 8).await;
+        ack.split_off(Lanes::one(0)).done();
+        ack.park(ParkReason::QueueFull);
+        let status = acks.status();
+        assert_eq!((status.lost, status.parked.is_empty()), (!may_park, !may_park));
+        assert_eq!(status.checkpoint.is_some(), may_park);
+    }
+}
