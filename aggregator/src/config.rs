@@ -13,6 +13,7 @@ use warmcast_common::limits::{
     PUT_RECORDS_BYTES_DEFAULT, PUT_RECORDS_BYTES_MAX, PUT_RECORDS_BYTES_MIN, WINDOW_RECORDS_MAX,
 };
 use warmcast_common::metrics::MetricsConfig;
+use warmcast_common::prices::PricesConfig;
 use warmcast_common::telemetry::LogConfig;
 use warmcast_proto::frame::{Compression, HEADER_LEN, READ_MS_LEN_MAX};
 use warmcast_proto::key::Buckets;
@@ -65,6 +66,8 @@ pub struct Config {
     pub dead_letters: DeadLetterConfig,
     /// How long a stop may take.
     pub shutdown_deadline: Duration,
+    /// What the services cost, for the metric of it.
+    pub prices: PricesConfig,
     /// What there are metrics of.
     pub metrics: MetricsConfig,
     /// How it logs.
@@ -199,6 +202,7 @@ impl DaemonConfig for Config {
             queue_bytes_max,
             dead_letters,
             shutdown_deadline: read_shutdown(root.section("shutdown")),
+            prices: PricesConfig::read(root.section("prices")),
             metrics: MetricsConfig::read(root.section("metrics")),
             log: LogConfig::read(root.section("log")),
             admin: AdminConfig::read(root.section("admin"), ADMIN_PORT),

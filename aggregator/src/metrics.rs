@@ -1,5 +1,8 @@
 //! The aggregator's metrics: what [`Stats`] counts, and how the regions are. docs/metrics.md says what they mean.
 
+mod cost;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,26 +13,44 @@ use warmcast_common::consumer::{ConsumerMetrics, LaneFigures};
 use warmcast_common::dead_letter;
 use warmcast_common::metrics::{Collector, Families, Label, Registry, register_process, registry, seconds};
 
+use warmcast_common::prices::{Prices, PricesError};
+
+use crate::config::{Config, RegionConfig};
 use crate::stats::{RegionStats, Stats};
+use cost::{RegionUsage, Usage, dollars_per_million};
 
 /// Everything that can be measured of this process.
-#[must_use]
-pub fn registry_of(stats: &Arc<Stats>, consumer: &ConsumerMetrics) -> Registry {
+///
+/// # Errors
+/// When there are no prices.
+pub fn registry_of(
+    config: &Config,
+    stats: &Arc<Stats>,
+    consumer: &ConsumerMetrics,
+) -> Result<Registry, PricesError> {
     let mut registry = registry();
     register_process(&mut registry);
     consumer.register(&mut registry);
-    register(&mut registry, stats, consumer);
-    registry
+    let of = |region: &RegionConfig| (region.name.clone(), region.kinesis.region.clone());
+    let figures = Figures {
+        stats: Arc::clone(stats),
+        consumer: consumer.clone(),
+        prices: config.prices.load()?,
+        master: config.dynamodb.region.clone(),
+        regions: config.regions.iter().map(of).collect(),
+    };
+    register(&mut registry, figures);
+    Ok(registry)
 }
 
 /// Registers what only the aggregator has.
-pub fn register(registry: &mut Registry, stats: &Arc<Stats>, consumer: &ConsumerMetrics) {
+fn register(registry: &mut Registry, figures: Figures) {
+    let stats = &figures.stats;
     let frames = &stats.frames;
     registry.register("batch_wait_seconds", "How long a frame waited for more changes", frames.waits.clone());
     registry.register("frame_changes", "Changes of a frame", frames.changes.clone());
     registry.register("frame_bytes", "Bytes of a frame, compressed", frames.bytes.clone());
     dead_letter::register(registry, Arc::clone(&stats.dead_letters));
-    let figures = Figures { stats: Arc::clone(stats), consumer: consumer.clone() };
     registry.register_collector(Box::new(figures));
 }
 
@@ -37,6 +58,11 @@ pub fn register(registry: &mut Registry, stats: &Arc<Stats>, consumer: &Consumer
 struct Figures {
     stats: Arc<Stats>,
     consumer: ConsumerMetrics,
+    prices: Prices,
+    /// The AWS region of the tables.
+    master: Option<String>,
+    /// The AWS region of each region, by its name.
+    regions: BTreeMap<String, Option<String>>,
 }
 
 impl Collector for Figures {
@@ -47,11 +73,28 @@ impl Collector for Figures {
         sent(&mut to, &regions)?;
         calls(&mut to, &regions)?;
         standing(&mut to, &regions)?;
-        behind(&mut to, &self.consumer.lanes())
+        behind(&mut to, &self.consumer.lanes())?;
+        let dollars = self.dollars_per_million(&regions);
+        to.known_gauge("dollars_per_million_changes", "What a million changes cost here, estimated", dollars)
     }
 }
 
 impl Figures {
+    fn dollars_per_million(&self, regions: &[Arc<RegionStats>]) -> Option<f64> {
+        let used = |of: &Arc<RegionStats>| RegionUsage {
+            region: self.regions.get(of.name()).and_then(Option::as_deref),
+            bytes: of.bytes_sent.load(Relaxed),
+            put_units: of.put_units.load(Relaxed),
+        };
+        let usage = Usage {
+            changes: self.stats.records_read.load(Relaxed),
+            stream_reads: self.consumer.counters().reads_answered(),
+            heartbeats: self.stats.heartbeats_sent.load(Relaxed),
+            regions: regions.iter().map(used).collect(),
+        };
+        dollars_per_million(&usage, self.master.as_deref(), &self.prices)
+    }
+
     fn changes(&self, to: &mut Families<'_>, regions: &[Arc<RegionStats>]) -> fmt::Result {
         let stats = &self.stats;
         let (oversize, incomplete) = (stats.oversize.load(Relaxed), stats.incomplete.load(Relaxed));

@@ -57,6 +57,8 @@ pub struct RegionStats {
     pub frames_sent: AtomicU64,
     /// Their bytes, compressed.
     pub bytes_sent: AtomicU64,
+    /// What the service charges for them: PUT payload units.
+    pub put_units: AtomicU64,
     /// PutRecords calls as a whole, by result.
     pub calls: CounterSet,
     /// Time of an answered PutRecords call, in seconds.
@@ -126,6 +128,7 @@ impl RegionStats {
             changes_sent: AtomicU64::new(0),
             frames_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
+            put_units: AtomicU64::new(0),
             calls: CounterSet::new(&["ok", "throttled", "refused", "failed"]),
             call_times: Histogram::new(&CALL_BUCKETS_S),
             entries_sent: AtomicU64::new(0),

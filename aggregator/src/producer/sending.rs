@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use warmcast_common::aws::CallError;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ParkReason;
+use warmcast_common::limits::KINESIS_PUT_UNIT_BYTES;
 use warmcast_common::log_trouble;
 use warmcast_common::retry::Class;
 use warmcast_common::telemetry::{LogLimiter, Trouble};
@@ -211,6 +212,7 @@ impl<'a> Sending<'a> {
         for frame in frames {
             Stats::add(&stats.bytes_sent, frame.bytes.len());
             Stats::add(&stats.changes_sent, frame.changes());
+            Stats::add(&stats.put_units, frame.bytes.len().div_ceil(KINESIS_PUT_UNIT_BYTES as usize).max(1));
             for (created_ms, changes) in frame.created() {
                 stats.send_lag.observe_lag(created_ms, clock_ms, changes);
             }
