@@ -66,18 +66,20 @@ fn figures(stats: &Stats, lags: &Lags, budget: &ByteBudget) -> Vec<Figure> {
         Figure::new("records_read", counter(&stats.records_read)),
         Figure::new("changes_sent", Reading::Counter(stats.total(|region| &region.changes_sent))),
         Figure::new("bytes_sent", Reading::Counter(stats.total(|region| &region.bytes_sent))),
+        Figure::new("lag_seconds", gauge(lags.max_ms() as f64 / 1_000.0)),
+        Figure::new("queue_bytes", gauge(budget.bytes_in_use() as f64)),
         Figure::new("retries", Reading::Counter(stats.retries())),
         Figure::new("dead_letters", Reading::Counter(stats.dead_letters.total())),
         Figure::new("shards_read", gauge(lags.shards() as f64)),
-        Figure::new("lag_seconds", gauge(lags.max_ms() as f64 / 1_000.0)),
-        Figure::new("queue_bytes", gauge(budget.bytes_in_use() as f64)),
     ];
     for region in stats.regions() {
         let name: Arc<str> = region.name().into();
+        let of_region = |figure, reading| Figure::of_region(figure, Arc::clone(&name), reading);
         figures.extend([
-            Figure::of_region("frames_sent", Arc::clone(&name), counter(&region.entries_sent)),
-            Figure::of_region("frames_throttled", Arc::clone(&name), counter(&region.entries_throttled)),
-            Figure::of_region("queue_frames", name, gauge(region.queue_frames() as f64)),
+            of_region("changes_sent", counter(&region.changes_sent)),
+            of_region("frames_sent", counter(&region.frames_sent)),
+            of_region("frames_throttled", counter(&region.entries_throttled)),
+            of_region("queue_frames", gauge(region.queue_frames() as f64)),
         ]);
     }
     figures

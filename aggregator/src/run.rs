@@ -11,10 +11,7 @@ use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
-<<<<<<< HEAD
 use warmcast_common::health::JOINED;
-=======
->>>>>>> h1
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::attend;
@@ -79,11 +76,7 @@ pub async fn run(
         .with_fence(Arc::clone(&fence));
     let watermark = consumer.watermark();
     let reading = consumer.metrics([("queue", budget.clone())], config.metrics);
-<<<<<<< HEAD
-    attendance.expose(Arc::new(metrics::registry_of(&stats, &reading)));
-=======
     attendance.expose(Arc::new(metrics::registry_of(&config, &stats, &reading)?));
->>>>>>> h1
     let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
     let describes = Describes::of(Arc::clone(&worker));
     let regions: Arc<[RegionConfig]> = config.regions.clone().into();

@@ -162,16 +162,6 @@ impl RegionStats {
         self.is_self_distributing.store(is_self_distributing, Relaxed);
     }
 
-    /// The region's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Frames that wait for it.
-    pub fn queue_frames(&self) -> u64 {
-        self.queue_frames.load(Relaxed)
-    }
-
     /// Whether it does not answer.
     pub fn does_not_answer(&self) -> bool {
         self.does_not_answer.load(Relaxed)
