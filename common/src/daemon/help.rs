@@ -31,6 +31,18 @@ Examples:
   Only what is not a default:
     {program} config show --config {program}.toml --output json | jq 'map(select(.source.from | IN(\"default\", \"unset\") | not))'";
 
+pub(super) const HEALTH: &str = "\
+It asks the admin endpoint, as the configuration has it. Alive is a process that runs tasks; ready is one whose conditions \
+are met, which its answer names. Restart what is not alive; what is not ready needs time, or something that it depends on.
+
+Exit codes: 0 it is; 1 it is not; 2 it does not answer; 64 wrong flags or configuration.
+
+Examples:
+  {program} health --config {program}.toml
+  {program} health --config {program}.toml --ready
+  The health check of a container that has WARMCAST_CONFIG in its environment:
+    HEALTHCHECK CMD [\"/usr/bin/{program}\", \"health\"]";
+
 pub(super) const COMPLETIONS: &str = "\
 Exit codes: 0 done; 2 could not run; 64 wrong flags.
 
