@@ -75,7 +75,7 @@ module "master" {
 }
 
 output "cache_endpoints" {
-  description = "Where bidders read: rediss+cluster://ENDPOINT:6379, as the user `warmcast-cache-writer-reader`."
+  description = "Where bidders read: rediss+cluster://ENDPOINT:6379, as one of `cache_users`."
   value = {
     eu-west-1      = module.eu_west_1.cache_endpoint
     ap-northeast-1 = module.ap_northeast_1.cache_endpoint
@@ -85,7 +85,7 @@ output "cache_endpoints" {
 output "reader_policies" {
   description = "Policies for the bidders' roles."
   value = {
-    eu-west-1      = module.eu_west_1.reader_policy_arn
-    ap-northeast-1 = module.ap_northeast_1.reader_policy_arn
+    eu-west-1      = module.eu_west_1.reader_policy_arns
+    ap-northeast-1 = module.ap_northeast_1.reader_policy_arns
   }
 }

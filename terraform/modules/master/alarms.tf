@@ -30,7 +30,7 @@ locals {
       description = "A region's stream does not answer: the region is parked. ${local.handbook}#a-region-was-down-for-3-hours"
     }
     gap = {
-      metric      = "alarms"
+      metric      = "gaps"
       statistic   = "Sum"
       threshold   = 0
       minutes     = 1

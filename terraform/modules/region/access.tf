@@ -3,7 +3,7 @@
 locals {
   master_tables = [for table in values(try(var.master.tables, {})) : table.arn]
   master_keys   = distinct([for table in values(try(var.master.tables, {})) : table.kms_key_arn if table.kms_key_arn != null])
-  verifies      = try(var.master.verify_keys_per_s, 0) > 0
+  is_verified   = try(var.master.verify_keys_per_s, 0) > 0
 
   daemon_statements = concat(
     module.state.daemon_statements,
@@ -40,7 +40,7 @@ locals {
         # A continuous verification takes its keys by Scan.
         Sid      = "Master"
         Effect   = "Allow"
-        Action   = concat(["dynamodb:BatchGetItem", "dynamodb:DescribeTable"], local.verifies ? ["dynamodb:Scan"] : [])
+        Action   = concat(["dynamodb:BatchGetItem", "dynamodb:DescribeTable"], local.is_verified ? ["dynamodb:Scan"] : [])
         Resource = arns
       }
     ],
@@ -58,7 +58,15 @@ locals {
   operator_statements = concat(
     local.daemon_statements,
     module.state.operator_statements,
-    [for arns in length(local.master_tables) == 0 || local.verifies ? [] : [local.master_tables] :
+    [for user in local.is_iam ? [aws_elasticache_user.this["operator"]] : [] :
+      {
+        Sid      = "CacheOperator"
+        Effect   = "Allow"
+        Action   = ["elasticache:Connect"]
+        Resource = [aws_elasticache_replication_group.this.arn, user.arn]
+      }
+    ],
+    [for arns in length(local.master_tables) == 0 || local.is_verified ? [] : [local.master_tables] :
       {
         # `verify --sample` and `--all` take their keys by Scan.
         Sid      = "Verify"
@@ -86,11 +94,11 @@ resource "aws_iam_policy" "operator" {
   tags        = var.tags
 }
 
-# Attach it to the bidders' role: it lets them connect as the cache's user for readers.
+# Attach one to the bidders' role: they connect as the cache's user for readers, or for readers that fill what they miss.
 resource "aws_iam_policy" "reader" {
-  count       = local.is_iam ? 1 : 0
-  name        = "${var.name}-reader"
-  description = "Readers of the cache of ${var.name}"
+  for_each    = toset(local.is_iam ? ["reader", "filler"] : [])
+  name        = "${var.name}-${each.key}"
+  description = "Connecting to the cache of ${var.name} as its user ${aws_elasticache_user.this[each.key].user_name}"
   tags        = var.tags
 
   policy = jsonencode({
@@ -99,7 +107,7 @@ resource "aws_iam_policy" "reader" {
       {
         Effect   = "Allow"
         Action   = ["elasticache:Connect"]
-        Resource = [aws_elasticache_replication_group.this.arn, aws_elasticache_user.this["reader"].arn]
+        Resource = [aws_elasticache_replication_group.this.arn, aws_elasticache_user.this[each.key].arn]
       },
     ]
   })

@@ -21,6 +21,14 @@ locals {
       missing     = "breaching"
       description = "The cache-writers are more than ${var.alarms.lag_seconds} s behind the stream, or say nothing. ${local.handbook}#a-shard-is-stuck"
     }
+    gap = {
+      metric      = "gaps"
+      statistic   = "Sum"
+      threshold   = 0
+      minutes     = 1
+      missing     = "notBreaching"
+      description = "Records of the region's stream were gone before they were read. ${local.handbook}#changes-were-lost-on-their-way"
+    }
     dead-letters = {
       metric      = "dead_letters"
       statistic   = "Sum"

@@ -89,13 +89,27 @@ resource "aws_cloudwatch_log_group" "cache" {
 # Who may connect
 # ---------------
 
+locals {
+  # What each may do: docs/security.md, and a test holds these against it. A cache-writer that verifies does what an
+  # operator does.
+  writes   = "+evalsha +script|load +time +info +get +getrange +set +setrange +del +pttl +pexpire"
+  verifies = "+mget +scan +randomkey +type"
+  rights = {
+    writer   = local.is_verified ? "${local.writes} ${local.verifies}" : local.writes
+    operator = "${local.writes} ${local.verifies}"
+    filler   = local.writes
+    reader   = "+time +role +get +mget"
+  }
+  in_a_cluster = { writer = "", operator = "", filler = "", reader = " +readonly" }
+}
+
 # AWS: with IAM a user's id and name are the same. Valkey needs no user `default`, so nobody comes in without a name.
 resource "aws_elasticache_user" "this" {
-  for_each      = local.is_iam ? { writer = var.name, reader = "${var.name}-reader" } : {}
-  user_id       = each.value
-  user_name     = each.value
+  for_each      = local.is_iam ? local.rights : {}
+  user_id       = each.key == "writer" ? var.name : "${var.name}-${each.key}"
+  user_name     = each.key == "writer" ? var.name : "${var.name}-${each.key}"
   engine        = "valkey"
-  access_string = each.key == "writer" ? var.writer_access_string : var.reader_access_string
+  access_string = "on ~* -@all ${each.value} +cluster|slots +asking${local.in_a_cluster[each.key]}"
   tags          = var.tags
 
   authentication_mode {

@@ -18,14 +18,14 @@ output "cache_security_group_id" {
   value       = aws_security_group.cache.id
 }
 
-output "reader_policy_arn" {
-  description = "The policy for bidders' roles, with which they connect as the user for readers; null with passwords."
-  value       = one(aws_iam_policy.reader[*].arn)
+output "reader_policy_arns" {
+  description = "Policies for bidders' roles: `reader`, and `filler` for those that fill what they miss. None with passwords."
+  value       = { for name, policy in aws_iam_policy.reader : name => policy.arn }
 }
 
-output "reader_user" {
-  description = "The cache's user for readers; null with passwords."
-  value       = try(aws_elasticache_user.this["reader"].user_name, null)
+output "cache_users" {
+  description = "The cache's users: `writer`, `operator`, `reader`, `filler`. None with passwords."
+  value       = { for name, user in aws_elasticache_user.this : name => user.user_name }
 }
 
 output "config_toml" {

@@ -63,8 +63,9 @@ variable "cache" {
 
 variable "auth" {
   description = <<-END
-    How the cache knows who connects. `kind` "iam": users of the cache that are made here, `NAME` for the cache-writers and
-    `NAME-reader` for readers, with tokens signed by the caller's role and no secret anywhere. "password": `user_group_id`,
+    How the cache knows who connects. `kind` "iam": users of the cache that are made here, with the rights of
+    docs/security.md: `NAME` for the cache-writers, `NAME-reader` for readers, `NAME-filler` for readers that fill what they
+    miss from the master, `NAME-operator`; tokens are signed by the caller's role, and there is no secret. "password": `user_group_id`,
     a user group that you made, and `username` with `password_secret_arn`, where the password is in Secrets Manager or an
     SSM parameter (Fargate only); it is never in Terraform's state.
   END
@@ -86,18 +87,6 @@ variable "auth" {
     ])
     error_message = "auth: \"password\" needs user_group_id, username and password_secret_arn."
   }
-}
-
-variable "writer_access_string" {
-  description = "What the cache-writers, and their operators' commands, may do in the cache. docs/security.md says why each."
-  type        = string
-  default     = "on ~* -@all +@connection +@read +@write +@scripting +time +info +role +cluster|slots +readonly -@dangerous +info +role"
-}
-
-variable "reader_access_string" {
-  description = "What readers may do in the cache: the Reader fills what it misses, so it writes, too."
-  type        = string
-  default     = "on ~* -@all +@connection +@read +@write +@scripting +time +info +role +cluster|slots +readonly -@dangerous +info +role"
 }
 
 # The master region, if it is read

@@ -89,7 +89,7 @@ locals {
     shards       = { pattern = "{ $.message = \"stats\" && $.shards >= 0 }", value = "$.shards", unit = "Count" }
     errors       = { pattern = "{ $.level = \"ERROR\" }", value = "1", unit = "Count" }
     dead_letters = { pattern = "{ $.message = \"set aside as a dead letter\" }", value = "1", unit = "Count" }
-    alarms       = { pattern = "{ $.alarm = \"*\" }", value = "1", unit = "Count" }
+    gaps         = { pattern = "{ $.message = \"gap: *\" }", value = "1", unit = "Count" }
   }, var.log_metrics)
 }
 

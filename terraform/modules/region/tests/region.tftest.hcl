@@ -68,7 +68,7 @@ run "with_iam_on_fargate" {
     error_message = "A key is used through its service only."
   }
   assert {
-    condition     = flatten(jsondecode(aws_iam_policy.reader[0].policy).Statement[*].Action) == ["elasticache:Connect"]
+    condition     = flatten(jsondecode(aws_iam_policy.reader["reader"].policy).Statement[*].Action) == ["elasticache:Connect"]
     error_message = "Readers connect, and nothing else."
   }
 
@@ -99,8 +99,15 @@ run "with_iam_on_fargate" {
     error_message = "AWS: with IAM a user's id and name are the same."
   }
   assert {
-    condition     = alltrue([for user in aws_elasticache_user.this : strcontains(user.access_string, "-@all") && !strcontains(user.access_string, "+@all")])
-    error_message = "A user may do what is named."
+    # The words of the page's two headings, for a user that the page calls `warmcast-...`.
+    condition = !fileexists("../../../docs/security.md") ? true : alltrue([
+      for name, words in {
+        writer = "operator", operator = "operator", filler = "writer", reader = "reader" # This one verifies.
+        } : aws_elasticache_user.this[name].access_string == "on ~* -@all ${
+        regex("ACL SETUSER warmcast-${words} on >PASSWORD resetchannels -@all ~PREFIX[*] (.*)\n", file("../../../docs/security.md"))[0]} ${
+      regex("ACL SETUSER warmcast-${words} ([+]cluster.*)\n", file("../../../docs/security.md"))[0]}"
+    ])
+    error_message = "A user may do what docs/security.md says, and nothing else."
   }
   assert {
     condition     = jsondecode(output.container_definitions)[1].secrets == []

@@ -120,7 +120,8 @@ run "on_fargate" {
     condition = length(aws_cloudwatch_log_metric_filter.this) >= 5 && alltrue([
       for file, words in {
         "../../../common/src/dead_letter/quarantine.rs" = ["\"set aside as a dead letter\""]
-        "../../../common/src/consumer/catch_up.rs"      = ["alarm = \"parked-past-retention\""]
+        "../../../common/src/consumer/catch_up.rs"      = ["\"gap: "]
+        "../../../common/src/consumer/reader.rs"        = ["\"gap: "]
         "../../../aggregator/src/stats.rs"              = ["\"stats\"", "lag_ms = ", "shards = ", "regions_not_answering = "]
         "../../../cache-writer/src/stats.rs"            = ["\"stats\"", "lag_ms = ", "shards = ", "watermark_age_ms,", "verify_mismatches = "]
       } : alltrue([for word in words : strcontains(file(file), word)])
