@@ -44,7 +44,7 @@ impl Cache {
             let policy = self.policy(&change.table);
             let arguments = arguments(policy, change, self.config().value_bytes_max)?;
             let item = ItemRef { table: &change.table, key: &change.key };
-            Ok(Call::new(self.key(policy, item), Arguments::Apply(arguments)))
+            Ok(Call::new(self.key(policy, item)?, Arguments::Apply(arguments)))
         });
         self.send(calls, deadline, |_, value| outcome(value)).await
     }

@@ -98,7 +98,7 @@ impl Cache {
     pub async fn backfill(&self, items: &[Backfill<'_>]) -> Vec<Result<Backfilled, CacheError>> {
         let calls = items.iter().map(|item| {
             let policy = self.policy(item.item.table);
-            let key = self.key(policy, item.item);
+            let key = self.key(policy, item.item)?;
             // Where no server is known for the key, the call finds none either.
             let now_ms = self.server_now_ms(&key).unwrap_or_default();
             let read_ms = now_ms.saturating_sub(duration_ms(item.read.elapsed()));

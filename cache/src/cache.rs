@@ -16,11 +16,19 @@ use crate::{
     call::Call,
     config::CacheConfig,
     connection::ConnectError,
+    key_space::is_own,
     nodes::Nodes,
     outcome::{CacheError, Refusal},
     policy::TablePolicy,
     round_trips::RoundTrips,
 };
+
+/// The longest item's key: a partition key of 2,048 bytes, of which each may be escaped as three, and a sort key of 1,024
+/// (AWS: DynamoDB quotas). Only a forged change has a longer one.
+const ITEM_KEY_BYTES_MAX: usize = 3 * 2_048 + 1 + 1_024;
+
+/// The longest name of a table (AWS: DynamoDB, naming rules).
+const TABLE_NAME_BYTES_MAX: usize = 255;
 
 /// One cache, to be written. Clones share its connections; calls may be concurrent.
 ///
@@ -128,10 +136,17 @@ impl Cache {
         self.shared.config.tables.policy(table)
     }
 
-    /// The server's key of an item.
-    pub(crate) fn key(&self, policy: &TablePolicy, item: ItemRef<'_>) -> Vec<u8> {
+    /// The server's key of an item, which is none of the cache's own.
+    pub(crate) fn key(&self, policy: &TablePolicy, item: ItemRef<'_>) -> Result<Vec<u8>, Refusal> {
         let prefix = policy.key_prefix.as_ref().unwrap_or(&self.shared.config.key_prefix);
-        cache_key(prefix, item.table, item.key)
+        let key = cache_key(prefix, item.table, item.key);
+        if item.key.len() > ITEM_KEY_BYTES_MAX || item.table.len() > TABLE_NAME_BYTES_MAX {
+            return Err(Refusal::KeyTooLong { len: key.len() });
+        }
+        if is_own(&self.shared.config.key_prefix, &key) {
+            return Err(Refusal::OwnKey);
+        }
+        Ok(key)
     }
 
     /// Sends what can be sent and gives one answer for each call, in their order. `read` gets what a script

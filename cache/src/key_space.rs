@@ -48,7 +48,7 @@ impl KeySpace {
 
     /// Whose key this is.
     pub(crate) fn owner(&self, key: &[u8]) -> Owner {
-        if self.is_own(key) {
+        if is_own(&self.prefix, key) {
             return Owner::Cache;
         }
         let named = self.tables.named.keys().filter_map(|table| {
@@ -93,15 +93,17 @@ impl KeySpace {
         }
         common
     }
+}
 
-    fn is_own(&self, key: &[u8]) -> bool {
-        let own = key.strip_prefix(self.prefix.as_bytes());
-        let is_marker = |own: &[u8]| {
-            let number = own.strip_prefix(b"warmcast:marker:{").and_then(|rest| rest.strip_suffix(b"}"));
-            number.is_some_and(|digits| digits.iter().all(u8::is_ascii_digit))
-        };
-        own.is_some_and(|own| own == WATERMARK_KEY.as_bytes() || is_marker(own))
-    }
+/// Whether this is a key of the cache's own, a marker or the watermark, where keys have this prefix. An item whose key it
+/// would be (of a table of the name `warmcast`) is never written.
+pub(crate) fn is_own(prefix: &str, key: &[u8]) -> bool {
+    let own = key.strip_prefix(prefix.as_bytes());
+    let is_marker = |own: &[u8]| {
+        let number = own.strip_prefix(b"warmcast:marker:{").and_then(|rest| rest.strip_suffix(b"}"));
+        number.is_some_and(|digits| digits.iter().all(u8::is_ascii_digit))
+    };
+    own.is_some_and(|own| own == WATERMARK_KEY.as_bytes() || is_marker(own))
 }
 
 /// The table and the rest of a key that begins with this prefix.

@@ -102,7 +102,7 @@ impl Cache {
                 ttl_ms: duration_ms(hold + HELD_LINGER),
                 floor_ttl_ms: duration_ms(FLOOR_TTL),
             };
-            Ok(Call::new(self.key(self.policy(item.table), *item), arguments))
+            Ok(Call::new(self.key(self.policy(item.table), *item)?, arguments))
         });
         let read = |index: usize, value: &Value| acquired(tokens.get(index)?, value);
         self.send(calls, self.unfenced(), read).await
@@ -116,7 +116,7 @@ impl Cache {
         let calls = fills.iter().map(|fill| {
             let policy = self.policy(fill.item.table);
             let arguments = fill_arguments(policy, fill, self.config().value_bytes_max)?;
-            Ok(Call::new(self.key(policy, fill.item), arguments))
+            Ok(Call::new(self.key(policy, fill.item)?, arguments))
         });
         let filled = |_, value: &Value| match value {
             Value::Int(1) => Some(Filled::Written),
@@ -134,7 +134,7 @@ impl Cache {
     pub async fn invalidate(&self, keys: &[ItemRef<'_>]) -> Vec<Result<Invalidated, CacheError>> {
         let calls = keys.iter().map(|item| {
             let arguments = Arguments::Invalidate { ttl_ms: duration_ms(FLOOR_TTL) };
-            Ok(Call::new(self.key(self.policy(item.table), *item), arguments))
+            Ok(Call::new(self.key(self.policy(item.table), *item)?, arguments))
         });
         let invalidated = |_, value: &Value| match value {
             Value::Int(1) => Some(Invalidated::Done),

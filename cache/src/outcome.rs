@@ -62,6 +62,15 @@ pub enum Refusal {
         "its key holds a value that is not an entry of this version; is the key prefix shared with others?"
     )]
     ForeignValue,
+    /// Its key would be one that the cache keeps for itself: of its marker or its watermark.
+    #[error("its key is one that the cache keeps for itself; a table must not be called so")]
+    OwnKey,
+    /// No item of DynamoDB has so long a key.
+    #[error("its key would have {len} bytes, which is more than any item's")]
+    KeyTooLong {
+        /// Bytes of the server's key.
+        len: usize,
+    },
     /// The entry is larger than `value_bytes_max`.
     #[error("the entry has {len} bytes, above {len_max}")]
     TooLarge {

@@ -328,6 +328,35 @@ async fn values_that_are_not_ours_are_refused_by_every_operation() {
 }
 
 #[tokio::test]
+async fn keys_that_no_item_can_have_are_refused_and_nothing_is_written() {
+    let world = World::new(all()).await;
+    let mut admin = world.server.admin().await;
+    let before: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut admin).await.unwrap();
+    let long = vec![b'k'; 8_000];
+    for (table, key) in [("warmcast", &b"watermark"[..]), ("warmcast", b"marker:{1}"), (TABLE, &long)] {
+        let is_refused = |error: &CacheError| {
+            matches!(error, CacheError::Refused { refusal: Refusal::OwnKey | Refusal::KeyTooLong { .. }, .. })
+        };
+        let change = Change {
+            table: table.into(),
+            key: Bytes::copy_from_slice(key),
+            position: Position::new(1, "1".parse().unwrap()).unwrap(),
+            kind: ChangeKind::Put,
+            created_ms: now_ms(),
+            payload: Bytes::from_static(b"x"),
+        };
+        let item = ItemRef { table, key };
+        assert!(is_refused(&world.apply(&change).await.unwrap_err()));
+        assert!(is_refused(world.cache.acquire(&[item], HOLD).await[0].as_ref().unwrap_err()));
+        assert!(is_refused(world.cache.invalidate(&[item]).await[0].as_ref().unwrap_err()));
+        let backfill = Backfill { item, found: shaped("x"), read: ReadStart::now() };
+        assert!(is_refused(world.cache.backfill(&[backfill]).await[0].as_ref().unwrap_err()));
+    }
+    let after: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut admin).await.unwrap();
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn every_script_that_was_lost_is_loaded_again() {
     let world = World::new(all()).await;
     let mut admin = world.server.admin().await;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminConfig;
 use crate::config::{Document, EXIT_USAGE, Section, Violation, read_effective};
+use crate::plain::plain;
 use crate::shutdown::on_signal;
 use crate::telemetry::{self, Identity, LogConfig, Telemetry};
 
@@ -211,11 +212,17 @@ impl From<Vec<Violation>> for ConfigError {
     }
 }
 
-/// Writes a command's report to standard output.
+/// Writes a command's report to standard output, without what a terminal would obey: others wrote the keys and the items
+/// in it.
 ///
 /// # Errors
 /// When standard output does not take it.
 pub fn print(report: &str) -> std::io::Result<()> {
+    print_as_it_is(&plain(report))
+}
+
+/// As [`print`], of a text that moves the cursor: what others wrote in it is plain already.
+pub(crate) fn print_as_it_is(report: &str) -> std::io::Result<()> {
     let mut output = std::io::stdout().lock();
     output.write_all(report.as_bytes())?;
     output.flush()
@@ -266,7 +273,7 @@ fn exit_code(name: &str, outcome: Result<Outcome, anyhow::Error>) -> ExitCode {
         Err(error) => match error.downcast_ref::<ConfigError>() {
             Some(config) => refuse_config(name, config),
             None => {
-                eprintln!("{name}: {error:#}");
+                eprintln!("{name}: {}", plain(&format!("{error:#}")));
                 ExitCode::from(EXIT_COULD_NOT_RUN)
             }
         },
@@ -276,7 +283,7 @@ fn exit_code(name: &str, outcome: Result<Outcome, anyhow::Error>) -> ExitCode {
 #[expect(clippy::print_stderr, reason = "before logging is configured")]
 fn refuse_config(name: &str, error: &ConfigError) -> ExitCode {
     for problem in &error.problems {
-        eprintln!("{name}: {problem}");
+        eprintln!("{name}: {}", plain(problem));
     }
     ExitCode::from(EXIT_USAGE)
 }

@@ -16,6 +16,7 @@ pub mod fence;
 pub mod retry;
 pub mod aws;
 mod own_table;
+mod plain;
 pub mod daemon;
 pub mod tool;
 pub mod consumer;

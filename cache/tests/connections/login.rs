@@ -5,53 +5,26 @@ use warmcast_cache::{
 };
 
 use crate::{
+    acl::{as_user, rule, set_user},
     changes::{Watching, apply, apply_at_last, keys, payloads, put},
     support::RedisServer,
 };
 
-/// What the error says that is told to those who lack a right, for a writer.
-const WRITER: &str =
-    "+evalsha +script|load +time +role +info +get +getrange +set +setrange +del +pttl +pexpire";
-
-const READER: &str = "+time +role +get +mget";
-
-async fn with_user(server: &RedisServer, name: &str, rights: &str) -> CacheConfig {
-    let mut command = redis::cmd("ACL");
-    command.arg("SETUSER").arg(name).arg(&["reset", "on", ">s3cret", "~wc:*"]);
-    command.arg(rights.split(' ').collect::<Vec<_>>());
-    let () = command.query_async(&mut server.admin().await).await.unwrap();
-    CacheConfig {
-        username: Some(name.to_owned()),
-        password: Some(Secret::new("s3cret").into()),
-        ..server.config()
-    }
-}
-
-#[tokio::test]
-async fn the_rights_that_are_asked_for_are_enough_for_writers_and_for_readers() {
-    let server = RedisServer::start();
-    let writer = with_user(&server, "writer", WRITER).await;
-    let reader = with_user(&server, "reader", READER).await;
-    let keys = keys(3);
-    let changes: Vec<_> = keys.iter().map(|key| put(key, 1)).collect();
-
-    let cache = Cache::connect(writer).await.unwrap();
-    assert!(apply(&cache, &changes).await.iter().all(|answer| *answer == Ok(Outcome::Applied)));
-    let reads = EntryReads::connect(reader, ReadFrom::Primary).await.unwrap();
-    let found = payloads(&reads, &keys).await;
-    assert_eq!(found[2], Ok(Some("user-2 as of 1".to_owned())));
-    assert_eq!(*cache.failovers().borrow(), 0);
+/// A user with the rights of a writer, but for one of them.
+async fn writer_without(right: &str, server: &RedisServer, name: &str) -> CacheConfig {
+    let rule: Vec<String> = rule("warmcast-writer", false).into_iter().filter(|word| word != right).collect();
+    set_user(&mut server.admin().await, name, &rule).await;
+    as_user(name, server.config())
 }
 
 #[tokio::test]
 async fn each_right_that_is_missing_is_found_when_connecting() {
     let server = RedisServer::start();
-    for (user, right) in [("a", "script|load"), ("b", "time")] {
-        let rights = WRITER.replace(&format!(" +{right}"), "");
-        let config = with_user(&server, user, &rights).await;
+    for (user, right) in [("a", "+script|load"), ("b", "+time")] {
+        let config = writer_without(right, &server, user).await;
         let error = Cache::connect(config).await.unwrap_err();
         assert!(matches!(&error, ConnectError::Permission { .. }) && !error.is_retryable(), "{error}");
-        assert!(error.to_string().contains(WRITER), "{error}");
+        assert!(error.to_string().contains("docs/security.md"), "{error}");
     }
 }
 
@@ -61,7 +34,7 @@ async fn a_server_that_tells_nothing_of_itself_gets_no_new_entries_but_keeps_wha
     let cache = Cache::connect(server.config()).await.unwrap();
     assert_eq!(apply(&cache, &[put("old", 1)]).await, [Ok(Outcome::Applied)]);
 
-    let config = with_user(&server, "mute", &WRITER.replace(" +info", "")).await;
+    let config = writer_without("+info", &server, "mute").await;
     let cache = Cache::connect(config).await.unwrap();
     let watching = Watching::start(&cache);
     for sequence in 2..8 {

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, also in its helpers"
 )]
 
+mod acl;
 mod changes;
 #[path = "../support/cluster.rs"]
 mod cluster;

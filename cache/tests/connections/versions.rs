@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 use warmcast_cache::{Cache, EntryReads, Invalidated, ItemRef, Outcome, ReadFrom};
 
 use crate::{
+    acl::{as_user, rule, set_user},
     changes::{TABLE, apply, keys, payloads, put},
     cluster::RedisCluster,
     support::RedisServer,
@@ -28,8 +29,13 @@ async fn every_version_serves_alone_and_in_a_cluster() {
 async fn serves(binary: String) {
     let server = RedisServer::start_on(crate::support::free_port, &binary, &[], &[]);
     let cluster = RedisCluster::start_binary(&binary, 2, 0, &[]).await;
+    for node in std::iter::once(&server).chain(&cluster.nodes) {
+        for user in ["warmcast-writer", "warmcast-reader"] {
+            set_user(&mut node.admin().await, user, &rule(user, node.port != server.port)).await;
+        }
+    }
     for config in [server.config(), cluster.config()] {
-        let cache = Cache::connect(config.clone()).await.unwrap();
+        let cache = Cache::connect(as_user("warmcast-writer", config.clone())).await.unwrap();
         let keys = keys(100);
         let changes = |sequence| keys.iter().map(|key| put(key, sequence)).collect::<Vec<_>>();
         let answers = apply(&cache, &changes(2)).await;
@@ -38,7 +44,7 @@ async fn serves(binary: String) {
         assert!(answers.iter().all(|answer| *answer == Ok(Outcome::Stale)), "{binary}: {answers:?}");
         let item = ItemRef { table: TABLE, key: b"user-0" };
         assert!(cache.invalidate(&[item]).await == [Ok(Invalidated::Done)], "{binary}");
-        let reads = EntryReads::connect(config, ReadFrom::Replica).await.unwrap();
+        let reads = EntryReads::connect(as_user("warmcast-reader", config), ReadFrom::Replica).await.unwrap();
         assert_eq!(payloads(&reads, &keys[1..2]).await, [Ok(Some("user-1 as of 2".to_owned()))], "{binary}");
         assert_eq!(*cache.failovers().borrow(), 0, "{binary}");
     }

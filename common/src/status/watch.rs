@@ -8,7 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::args::StatusArgs;
-use crate::daemon::{Outcome, OutputFormat, print};
+use crate::daemon::{Outcome, OutputFormat, print, print_as_it_is};
+use crate::plain::plain;
 
 /// A report.
 #[derive(Clone, Debug)]
@@ -66,7 +67,10 @@ fn show(args: &StatusArgs, shown: &Shown) -> Result<Outcome, anyhow::Error> {
         (OutputFormat::Json, None) => serde_json::to_string_pretty(&shown.json)? + "\n",
         // One line for each look.
         (OutputFormat::Json, Some(_)) => shown.json.to_string() + "\n",
-        (OutputFormat::Human, Some(_)) if std::io::stdout().is_terminal() => in_place(&shown.text),
+        (OutputFormat::Human, Some(_)) if std::io::stdout().is_terminal() => {
+            print_as_it_is(&in_place(&plain(&shown.text))).context("write to standard output")?;
+            return Ok(shown.outcome);
+        }
         (OutputFormat::Human, Some(_)) => format!("{}\n", shown.text),
         (OutputFormat::Human, None) => shown.text.clone(),
     };

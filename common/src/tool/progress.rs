@@ -10,6 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::plain::plain;
+
 /// Where there is no terminal, a line comes so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a bar is drawn, in a second.
@@ -93,7 +95,7 @@ impl Progress {
     /// Says something, above the bar.
     pub fn note(&self, text: &str) {
         match &self.shared.lines {
-            None => self.shared.bar.println(text),
+            None => self.shared.bar.println(plain(text)),
             Some(_) => say(text),
         }
     }
@@ -125,7 +127,7 @@ fn line(what: &str, unit: &str, done: u64, total: Option<u64>, elapsed: Duration
 
 #[expect(clippy::print_stderr, reason = "how far a command is, for whoever started it")]
 fn say(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", plain(text));
 }
 
 fn style(unit: &str, has_total: bool) -> ProgressStyle {
