@@ -3,8 +3,8 @@
 //! The modules stand in the order in which they build on each other: child processes and servers first, then
 //! the [`world`] made of them, the traffic into it, what is seen at its end, and the commands.
 
-mod log;
-mod process;
+pub mod log;
+pub mod process;
 mod server;
 pub mod relay;
 pub mod clients;

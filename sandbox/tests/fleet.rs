@@ -60,10 +60,15 @@ mod tests {
 
         // Nothing lost, nothing wrong, and a watermark that never went back, whatever the speed.
         assert_eq!(report["violations"], serde_json::json!([]), "{report:#}");
-        let of = |name| values(&report, "rolling upgrade", name)[0];
-        assert_eq!((of("mismatches"), of("rows missing"), of("records set aside")), (0.0, 0.0, 0.0), "{report:#}");
+        let of = |name: &str| values(&report, "rolling upgrade", name)[0];
+        assert_eq!(
+            (of("mismatches"), of("rows missing"), of("records set aside")),
+            (0.0, 0.0, 0.0),
+            "{report:#}"
+        );
         assert!(of("rows compared") > 250.0, "{report:#}");
-        for worker in ["aggregator-1", "aggregator-3", "cache-writer-eu-west-1-2", "cache-writer-eu-west-1-4"] {
+        for worker in ["aggregator-1", "aggregator-3", "cache-writer-eu-west-1-2", "cache-writer-eu-west-1-4"]
+        {
             assert!(of(&format!("{worker}, until all was settled")) > 0.0);
         }
         // For whoever reads a log: what it was upgraded from, and what readers noticed.
