@@ -11,7 +11,7 @@ DENY := .tools/bin/cargo-deny
 CHECKOV := .tools/checkov/bin/checkov
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet regions repairs upgrade bench-reader bench-bytes package package-test test alerts terraform lint lint-files fmt
+.PHONY: help demo fleet regions repairs upgrade screenshot bench-reader bench-bytes package package-test test alerts terraform lint lint-files fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,11 @@ repairs: ## Data goes missing or wrong under load, and is mended by the operator
 	@$(SETUP) compiler redis
 	@$(CARGO) build --locked --release --workspace --bins
 	@target/release/sandbox repairs $(ARGS)
+
+screenshot: ## Pictures of the admin page under load, one of four regions being cut off: docs/admin.png. 4 minutes.
+	@$(SETUP) compiler redis chromium
+	@$(CARGO) build --locked --workspace --bins
+	@$(CARGO) run --locked --quiet --bin sandbox -- screenshot $(ARGS)
 
 bench-reader: ## The bidders' Reader beside a plain Redis client, on one server. About 2 minutes.
 	@$(SETUP) compiler redis
@@ -74,7 +79,7 @@ LINTED := CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ RUSTC_WORKS
 # All targets are built at once: by themselves the programs would be built with other features of their libraries,
 # and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
 test: lint-files alerts terraform ## Every check and every test there is.
-	@$(SETUP) redis servers java dynamodb-local ministack kinesis-agg packaging
+	@$(SETUP) redis servers java dynamodb-local ministack kinesis-agg packaging chromium
 	$(LINTED) $(CARGO) build --locked --workspace --all-targets
 	$(LINTED) $(CARGO) test --locked --workspace --doc
 	$(LINTED) $(CARGO) test --locked --workspace --lib --bins --tests

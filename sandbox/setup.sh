@@ -16,6 +16,7 @@
 #   - cargo-cyclonedx: the bill of materials, into .tools
 #   - container: a systemd in a container, and what makes a minimal Debian for it
 #   - prometheus: Prometheus, and promtool, which checks its rules; no system service is started or enabled
+#   - chromium: a browser without a window, for the admin endpoint's page
 #   - checkov: the check of the Terraform modules against common mistakes, into .tools (a Python package; needs pip once)
 #
 # What is there already is left alone. Debian packages need root or a sudo that asks nothing; without either
@@ -265,6 +266,19 @@ need_container() {
     have script || apt_install 'a terminal for the container' bsdutils
 }
 
+need_chromium() {
+    for program in chromium-headless-shell chromium chromium-browser; do
+        if have "$program"; then return; fi
+    done
+    package=chromium-headless-shell
+    if may_install; then
+        apt_update
+        # Earlier releases and other distributions have the whole browser only.
+        apt-cache show "$package" >/dev/null 2>&1 || package=chromium
+    fi
+    apt_install 'a browser without a window' "$package"
+}
+
 clean_up() {
     allow_services
     if [ -n "${scratch:-}" ]; then rm -rf "$scratch"; fi
@@ -272,7 +286,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack kinesis-agg cargo-deny shellcheck hadolint packaging lintian cargo-cyclonedx container prometheus checkov"
+[ $# -gt 0 ] || fail "name what is needed: compiler redis servers java dynamodb-local ministack kinesis-agg cargo-deny shellcheck hadolint packaging lintian cargo-cyclonedx container prometheus checkov chromium"
 for need in "$@"; do
     case $need in
     compiler) need_compiler ;;
@@ -291,6 +305,7 @@ for need in "$@"; do
     container) need_container ;;
     prometheus) need_prometheus ;;
     checkov) need_checkov ;;
+    chromium) need_chromium ;;
     *) fail "unknown need: $need" ;;
     esac
 done

@@ -101,6 +101,9 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         linger_ms = 'soon'
         [watermark]
         interval_ms = 0
+        [admin]
+        listen = '0.0.0.0:9640'
+        bearer_token = 'short'
         [worker]
         heartbeat_interval_ms = 10000
         [dead_letters]
@@ -135,8 +138,24 @@ fn a_wrong_configuration_exits_with_64_and_names_every_violation() {
         "dead_letters.retention_days: ",
         "dead_letters.bytes_max: ",
         "log.level: ",
+        "admin.listen: 0.0.0.0:9640 can be reached from other machines: that needs beyond_loopback = true",
+        "admin.bearer_token: ",
     ];
     assert_violations(&output, &expected);
+}
+
+#[test]
+fn a_taken_admin_port_ends_the_start_with_1_and_names_the_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), EXAMPLE).unwrap();
+    let mut command = std::process::Command::new(BINARY);
+    command.args(["run", "--config"]).arg(file.path()).arg("--set").arg(format!("admin.listen={address}"));
+    let output = command.output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("admin.listen: {address} cannot be listened on: ")), "{said}");
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Bring up the world and keep it until SIGINT or SIGTERM, without traffic or with some.
     Up(UpArgs),
+    /// Pictures of the aggregator's admin page under load, one of four regions being cut off.
+    Screenshot(ScreenshotArgs),
     /// Hold auctions in the world of `sandbox up`, and tell how the lookups of their profiles went.
     Bidder(BidderArgs),
     /// Measure one part by itself.
@@ -107,6 +109,19 @@ pub(crate) struct UpArgs {
     /// Where to write the endpoints as JSON, once everything is ready.
     #[arg(long, value_name = "FILE")]
     pub(crate) endpoints: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScreenshotArgs {
+    /// Where the pictures go: admin.png and admin-phone.png.
+    #[arg(long, value_name = "DIRECTORY", default_value = "docs")]
+    pub(crate) directory: PathBuf,
+    /// Writes a second.
+    #[arg(long, default_value_t = 400)]
+    pub(crate) rate: u32,
+    /// How long it runs before a region is cut off, and the same again before the pictures.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) duration_s: u64,
 }
 
 #[derive(Debug, Args)]

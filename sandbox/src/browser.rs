@@ -204,12 +204,12 @@ impl Browser {
         Ok(())
     }
 
-    /// A picture of the whole page, as PNG.
+    /// A picture of the page from its top, as high as the viewport, as PNG.
     ///
     /// # Errors
     /// See [`BrowserError`].
     pub async fn picture(&mut self) -> Result<Vec<u8>, BrowserError> {
-        let asked = json!({"format": "png", "captureBeyondViewport": true, "optimizeForSpeed": false});
+        let asked = json!({"format": "png", "optimizeForSpeed": false});
         let answer = self.call("Page.captureScreenshot", asked).await?;
         let data = STANDARD.decode(answer["data"].as_str().unwrap_or_default());
         data.map_err(|error| BrowserError::Io(std::io::Error::other(error)))

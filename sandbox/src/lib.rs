@@ -29,6 +29,7 @@ mod usage;
 pub mod report;
 pub mod up;
 pub mod browser;
+pub mod screenshot;
 pub mod bidder;
 pub mod screen;
 pub mod demo;

@@ -3,6 +3,7 @@
 mod args;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -15,7 +16,7 @@ use warmcast_sandbox::fleet::{self, FleetError};
 use warmcast_sandbox::regions::{self, RegionsError};
 use warmcast_sandbox::repairs::{self, RepairsError};
 use warmcast_sandbox::upgrade::{self, UpgradeError};
-use warmcast_sandbox::{bidder, up};
+use warmcast_sandbox::{bidder, screenshot, up};
 
 use args::{Bench, Cli, Command};
 
@@ -64,6 +65,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Up(args) => {
             up::run(&args.world.options(), args.contents(), &args.endpoints, stop).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Screenshot(args) => {
+            let duration = Duration::from_secs(args.duration_s);
+            screenshot::run(args.rate, duration, &args.directory, stop).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Bidder(args) => {

@@ -129,7 +129,7 @@ async fn write_users(world: &World, users: u64) -> Result<(), UpError> {
 }
 
 /// The same users' profiles again and again, until it is dropped.
-fn write_on(
+pub(crate) fn write_on(
     world: &World,
     contents: Contents,
 ) -> impl Future<Output = Result<Ledger, WorkloadError>> + Send + 'static {
@@ -216,6 +216,9 @@ fn print(endpoints: &Endpoints, world: &World, file: &Path) -> io::Result<()> {
     writeln!(output, "endpoints {}", file.display())?;
     for daemon in world.daemons() {
         writeln!(output, "configuration of {}  {}", daemon.name(), daemon.config().display())?;
+    }
+    for (daemon, url) in world.daemons().filter_map(|daemon| Some((daemon.name(), daemon.admin_url()?))) {
+        writeln!(output, "page of {daemon}  {url}")?;
     }
     writeln!(output, "a bidder  sandbox bidder --endpoints {}", file.display())?;
     writeln!(output, "Any credentials and any region will do. Ctrl-C stops everything.")
