@@ -24,7 +24,7 @@ enum Source {
     Nothing,
     Password(Password),
     #[cfg(feature = "iam")]
-    Tokens(Tokens),
+    Tokens(Box<Tokens>),
 }
 
 /// Why there are no credentials.
@@ -45,7 +45,7 @@ impl Login {
 
     #[cfg(feature = "iam")]
     pub(crate) fn by_tokens(iam: &crate::config::Iam, user: &str) -> Self {
-        Self { username: Some(user.to_owned()), source: Source::Tokens(Tokens::new(iam.clone(), user)) }
+        Self { username: Some(user.to_owned()), source: Source::Tokens(Box::new(Tokens::new(iam.clone(), user))) }
     }
 
     /// The password for a new connection.
@@ -69,7 +69,7 @@ impl Login {
 
     /// What has to be renewed, if anything has.
     #[cfg(feature = "iam")]
-    pub(crate) const fn tokens(&self) -> Option<&Tokens> {
+    pub(crate) fn tokens(&self) -> Option<&Tokens> {
         match &self.source {
             Source::Tokens(tokens) => Some(tokens),
             Source::Nothing | Source::Password(_) => None,

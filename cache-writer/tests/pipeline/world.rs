@@ -27,6 +27,18 @@ pub(crate) const STREAM: &str = "warmcast";
 const TABLE: &str = "profiles";
 const PREFIX: &str = "wc:";
 
+/// The user with the most rights, and its password.
+const USER: &str = "warmcast-operator";
+const PASSWORD: &str = "redis-hunter2";
+
+/// The operators' rule as the documentation has it.
+fn operators_rule() -> Vec<String> {
+    let page = include_str!("../../../docs/security.md");
+    let line = page.lines().find_map(|line| line.strip_prefix("    ACL SETUSER warmcast-operator on "));
+    let words = format!("on {}", line.unwrap()).replace("PREFIX", PREFIX).replace("PASSWORD", PASSWORD);
+    words.split(' ').map(str::to_owned).collect()
+}
+
 /// Everything outside the daemon.
 pub(crate) struct World {
     pub(crate) dynamodb: DynamoDb,
@@ -63,20 +75,24 @@ impl World {
     pub(crate) async fn new(shards: i32) -> Self {
         let redis = RedisServer::start();
         let dynamodb = DynamoDb::start().await;
+        let mut admin = redis.admin().await;
+        let rule = operators_rule();
+        let () = redis::cmd("ACL").arg("SETUSER").arg(USER).arg(rule).query_async(&mut admin).await.unwrap();
         let world = Self {
             letters: letter_store(dynamodb.client.clone(), true),
             dynamodb,
             kinesis: Kinesis::start().await,
-            admin: redis.admin().await,
+            admin,
             redis,
         };
         world.kinesis.create_stream(STREAM, shards).await;
         world
     }
 
-    /// Short intervals.
+    /// Short intervals, and a user with no more rights than the operators'.
     pub(crate) fn config(&self) -> Config {
-        let text = config_text(&self.kinesis.url, &self.dynamodb.url, &self.redis.url());
+        let redis = format!("redis://{USER}:{PASSWORD}@127.0.0.1:{}", self.redis.port);
+        let text = config_text(&self.kinesis.url, &self.dynamodb.url, &redis);
         read(Document::parse(&text).unwrap()).unwrap()
     }
 

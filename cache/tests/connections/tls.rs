@@ -18,30 +18,37 @@ use crate::{
 /// An authority, and a server's and a client's certificate by it.
 pub(crate) struct Certificates {
     directory: TempDir,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Certificates {
     /// For a server with this name or address.
     pub(crate) fn new(name: &str) -> Self {
-        let certificates = Self { directory: tempfile::tempdir().unwrap() };
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // OpenSSL takes a certificate whose issuer has its own name for one that nobody else vouches for.
         authority.distinguished_name.push(DnType::CommonName, "authority");
         let authority_key = KeyPair::generate().unwrap();
-        certificates.write("ca.pem", &authority.self_signed(&authority_key).unwrap().pem());
+        let pem = authority.self_signed(&authority_key).unwrap().pem();
         let issuer = Issuer::new(authority, authority_key);
-        for (file, name) in [("server", name), ("client", "writer")] {
-            let mut params = CertificateParams::default();
-            params.subject_alt_names = vec![match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(name.try_into().unwrap()),
-            }];
-            let key = KeyPair::generate().unwrap();
-            certificates.write(&format!("{file}.pem"), &params.signed_by(&key, &issuer).unwrap().pem());
-            certificates.write(&format!("{file}.key"), &key.serialize_pem());
-        }
+        let certificates = Self { directory: tempfile::tempdir().unwrap(), issuer };
+        certificates.write("ca.pem", &pem);
+        certificates.issue("server", name, 4096);
+        certificates.issue("client", "writer", 4096);
         certificates
+    }
+
+    /// A certificate for this name or address, until the end of this year.
+    fn issue(&self, file: &str, name: &str, until: i32) {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![match name.parse::<IpAddr>() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.try_into().unwrap()),
+        }];
+        params.not_after = rcgen::date_time_ymd(until, 12, 31);
+        let key = KeyPair::generate().unwrap();
+        self.write(&format!("{file}.pem"), &params.signed_by(&key, &self.issuer).unwrap().pem());
+        self.write(&format!("{file}.key"), &key.serialize_pem());
     }
 
     fn write(&self, file: &str, pem: &str) {
@@ -67,9 +74,14 @@ impl Certificates {
     }
 
     pub(crate) fn start(&self, auth_clients: &str) -> (RedisServer, CacheConfig) {
+        self.start_with(auth_clients, &[])
+    }
+
+    fn start_with(&self, auth_clients: &str, more: &[&str]) -> (RedisServer, CacheConfig) {
         let port = free_port();
         let arguments = self.arguments(port, auth_clients);
-        let server = RedisServer::start_with(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let server = RedisServer::start_with(&arguments, &[]);
         let address = Address::Tcp { host: "127.0.0.1".to_owned(), port };
         let config = CacheConfig {
             servers: Servers::Standalone(address),
@@ -126,6 +138,52 @@ async fn a_server_that_asks_for_a_certificate_gets_ours() {
 
     let tls = TlsConfig { client: Some(certificates.client()), ..config.tls.clone().unwrap() };
     Cache::connect(CacheConfig { tls: Some(tls), ..config }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_of_ours_that_the_server_does_not_trust_is_told() {
+    let certificates = Certificates::new("127.0.0.1");
+    let (_server, config) = certificates.start("yes");
+    let others = Certificates::new("127.0.0.1");
+    let tls = TlsConfig { client: Some(others.client()), ..config.tls.clone().unwrap() };
+    let error = Cache::connect(CacheConfig { tls: Some(tls), ..config }).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn versions_of_tls_before_1_2_are_refused() {
+    let certificates = Certificates::new("127.0.0.1");
+    for (version, is_good) in [("TLSv1.3", true), ("TLSv1.2", true), ("TLSv1.1", false)] {
+        let (_server, config) = certificates.start_with("no", &["--tls-protocols", version]);
+        let connected = Cache::connect(config).await;
+        assert_eq!(connected.is_ok(), is_good, "{version}: {connected:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_servers_new_certificate_is_looked_at_with_each_new_connection() {
+    let certificates = Certificates::new("127.0.0.1");
+    let (server, config) = certificates.start("no");
+    let config = CacheConfig { connections: 1, ..config };
+    let cache = Cache::connect(config.clone()).await.unwrap();
+    let reload = async || {
+        let file = certificates.path("server.pem").to_str().unwrap().to_owned();
+        let key = certificates.path("server.key").to_str().unwrap().to_owned();
+        let mut command = redis::cmd("CONFIG");
+        command.arg(&["SET", "tls-cert-file", &file, "tls-key-file", &key]);
+        let () = command.query_async(&mut server.admin().await).await.unwrap();
+    };
+    // By the same authority: nothing has to be done.
+    certificates.issue("server", "127.0.0.1", 4095);
+    reload().await;
+    Cache::connect(config.clone()).await.unwrap();
+    certificates.issue("server", "127.0.0.1", 2020);
+    reload().await;
+    let error = Cache::connect(config).await.unwrap_err();
+    assert!(matches!(&error, ConnectError::Tls { .. }), "{error}");
+    assert!(error.to_string().to_lowercase().contains("expired"), "{error}");
+    // Connections that are open stay so.
+    assert_eq!(apply(&cache, &[put("user-0", 1)]).await, [Ok(Outcome::Applied)]);
 }
 
 #[tokio::test]
