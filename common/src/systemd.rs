@@ -225,7 +225,7 @@ fn status(look: &Look) -> String {
         _ if !look.is_alive => "stuck: no task runs".to_owned(),
         Phase::Starting => "starting".to_owned(),
         Phase::Running { shards, behind } => {
-            format!("reads {shards} shards, {:.1} s behind", behind.as_secs_f64())
+            format!("running: shards {shards}, lag {:.1} s", behind.as_secs_f64())
         }
         Phase::Stopping { left } => format!("stopping: {} s left to drain", left.as_secs()),
     };
@@ -290,10 +290,10 @@ mod tests {
             leases.met();
             joined.met();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!(taken(&sent), ["READY=1", "WATCHDOG=1", "STATUS=reads 0 shards, 0.0 s behind"]);
+            assert_eq!(taken(&sent), ["READY=1", "WATCHDOG=1", "STATUS=running: shards 0, lag 0.0 s"]);
             leases.unmet("none\nREADY=0");
             tokio::time::sleep(Duration::from_secs(10)).await;
-            let status = "STATUS=reads 0 shards, 0.0 s behind; leases: none READY=0";
+            let status = "STATUS=running: shards 0, lag 0.0 s; leases: none READY=0";
             assert_eq!(taken(&sent), ["WATCHDOG=1", status]);
             shutdown.cancel();
             tokio::time::sleep(Duration::from_secs(1)).await;

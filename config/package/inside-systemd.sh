@@ -64,7 +64,7 @@ for unit in $units; do
 done
 until_so 60 'changes are sent' counted warmcast-aggregator changes_sent
 until_so 60 'changes are applied' counted warmcast-cache-writer changes_applied
-until_so 30 'its status tells of shards' sh -c 'systemctl show --value -p StatusText warmcast-cache-writer | grep -q "^reads [1-9]"'
+until_so 30 'its status tells of shards' sh -c 'systemctl show --value -p StatusText warmcast-cache-writer | grep -q "^running: shards [1-9]"'
 for unit in $units; do run systemctl status --lines=0 --no-pager "$unit"; done
 run ls -l /run/credentials/warmcast-cache-writer.service/
 id=$(property warmcast-cache-writer MainPID)
