@@ -30,10 +30,7 @@ locals {
   tables = { for name, arn in var.table_arns : name => { arn = arn } }
   tags   = { Service = "warmcast" }
 
-  compute = {
-    kind  = "fargate"
-    image = var.image
-  }
+  compute = { for daemon, image in var.images : daemon => { kind = "fargate", image = image } }
 }
 
 module "eu_west_1" {
@@ -42,7 +39,7 @@ module "eu_west_1" {
 
   cache         = { node_type = "cache.r7g.xlarge", shards = 2, reader_security_groups = var.bidders["eu-west-1"] }
   master        = { region = "us-east-1", tables = local.tables }
-  compute       = local.compute
+  compute       = local.compute["cache-writer"]
   network       = var.networks["eu-west-1"]
   alarm_actions = var.alarm_topics["eu-west-1"]
   tags          = local.tags
@@ -54,7 +51,7 @@ module "ap_northeast_1" {
 
   cache         = { node_type = "cache.r7g.large", reader_security_groups = var.bidders["ap-northeast-1"] }
   master        = { region = "us-east-1", tables = local.tables }
-  compute       = local.compute
+  compute       = local.compute["cache-writer"]
   network       = var.networks["ap-northeast-1"]
   alarm_actions = var.alarm_topics["ap-northeast-1"]
   tags          = local.tags
@@ -68,7 +65,7 @@ module "master" {
     eu-west-1      = { target = module.eu_west_1.target }
     ap-northeast-1 = { target = module.ap_northeast_1.target }
   }
-  compute       = local.compute
+  compute       = local.compute["aggregator"]
   network       = var.networks["us-east-1"]
   alarm_actions = var.alarm_topics["us-east-1"]
   tags          = local.tags

@@ -3,9 +3,9 @@ variable "table_arns" {
   type        = map(string)
 }
 
-variable "image" {
-  description = "The image with both daemons, which all three regions can pull."
-  type        = string
+variable "images" {
+  description = "The image of each daemon, `aggregator` and `cache-writer`, which their regions can pull."
+  type        = map(string)
 }
 
 variable "networks" {

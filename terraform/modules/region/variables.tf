@@ -161,11 +161,11 @@ variable "compute" {
   description = <<-END
     `kind` "fargate" or "ec2", and what either needs.
 
-    Fargate: `image`, which has the daemon in its PATH; `user`, its numeric user; `config_image`, a small one with a shell,
+    Fargate: `image`, which has the daemon in /usr/bin (Containerfile); `user`, its numeric user; `config_image`, a small one with a shell,
     which writes the configuration file and ends; `cpu` (1,024 is one core) and `memory_mib`, in one of Fargate's
     combinations; `image_repository_arn`, if the image is in ECR; `cluster_arn`, to use one that is there;
-    `secrets_kms_key_arns`, keys that secrets are encrypted with. `health_check_command` says whether the process is
-    alive, and must never ask for more; without it ECS only sees whether it runs.
+    `secrets_kms_key_arns`, keys that secrets are encrypted with; `health_check_command`, in place of the daemon's `health`,
+    which asks whether it is alive, and must never ask for more.
 
     EC2: `ami_id`, a Debian 12 or Ubuntu 24.04 of the instance type's architecture; `deb_url` and `deb_sha256`, the
     package; `agent_deb_url`, the CloudWatch agent's; `instance_type`, `disk_gib`, `root_device_name`.

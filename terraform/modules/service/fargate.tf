@@ -46,7 +46,7 @@ locals {
     name                   = var.daemon
     image                  = var.compute.image
     essential              = true
-    entryPoint             = [var.daemon]
+    entryPoint             = [local.program]
     command                = ["run", "--config", local.config]
     environment            = [for name in sort(keys(var.environment)) : { name = name, value = var.environment[name] }]
     secrets                = [for name in sort(keys(var.secrets)) : { name = name, valueFrom = var.secrets[name] }]
@@ -58,19 +58,16 @@ locals {
     # Connections to every node of the cache and every region; far below it, but the default of 1,024 is near.
     ulimits = [{ name = "nofile", softLimit = 65536, hardLimit = 65536 }]
     # A stop drains within `shutdown.deadline_ms`; SIGKILL comes well after that.
-    stopTimeout      = var.compute.stop_timeout_s
-    logConfiguration = local.log_configuration[var.daemon]
-  }
-
-  # Alive, not ready: a region that is cut off, or a worker that is behind, is no reason for a restart.
-  health_check = var.compute.health_check_command == null ? {} : {
+    stopTimeout = var.compute.stop_timeout_s
+    # Alive, not ready: a region that is cut off, or a worker that is behind, is no reason for a restart.
     healthCheck = {
-      command     = var.compute.health_check_command
+      command     = coalesce(var.compute.health_check_command, ["CMD", local.program, "health", "--config", local.config])
       interval    = 10
       timeout     = 5
       retries     = 3
       startPeriod = 60
     }
+    logConfiguration = local.log_configuration[var.daemon]
   }
 }
 
@@ -93,7 +90,7 @@ resource "aws_ecs_task_definition" "this" {
   volume {
     name = "config"
   }
-  container_definitions = jsonencode([local.config_container, merge(local.daemon_container, local.health_check)])
+  container_definitions = jsonencode([local.config_container, local.daemon_container])
 }
 
 resource "aws_ecs_service" "this" {

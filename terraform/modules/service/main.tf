@@ -9,6 +9,7 @@ locals {
   account    = data.aws_caller_identity.current.account_id
   is_fargate = var.compute.kind == "fargate"
   config     = "/etc/warmcast/${var.daemon}.toml"
+  program    = "/usr/bin/${var.daemon}"
   namespace  = "Warmcast/${var.name}"
 }
 

@@ -19,11 +19,7 @@ resource "aws_dynamodb_table" "state" {
     name = "sk"
     type = "S"
   }
-  # Leases never expire. Locks and the like do, and name their end in this attribute.
-  ttl {
-    attribute_name = "expires_s"
-    enabled        = true
-  }
+  # Nothing in it expires by itself: there is no Time to Live.
   point_in_time_recovery {
     enabled = true
   }

@@ -16,7 +16,10 @@ mock_provider "aws" {
 
 variables {
   table_arns = { profiles = "arn:aws:dynamodb:us-east-1:111122223333:table/profiles" }
-  image      = "111122223333.dkr.ecr.us-east-1.amazonaws.com/warmcast:0.1.0"
+  images = {
+    aggregator   = "registry.example.com/warmcast-aggregator:0.1.0"
+    cache-writer = "registry.example.com/warmcast-cache-writer:0.1.0"
+  }
   networks = {
     us-east-1      = { vpc_id = "vpc-0a", subnet_ids = ["subnet-0a1", "subnet-0a2"] }
     eu-west-1      = { vpc_id = "vpc-0b", subnet_ids = ["subnet-0b1", "subnet-0b2"] }

@@ -18,7 +18,6 @@ variables {
     kind                 = "fargate"
     image                = "111122223333.dkr.ecr.eu-west-1.amazonaws.com/warmcast:1"
     image_repository_arn = "arn:aws:ecr:eu-west-1:111122223333:repository/warmcast"
-    health_check_command = ["CMD", "alive"]
     secrets_kms_key_arns = ["arn:aws:kms:eu-west-1:111122223333:key/secrets"]
   }
   network = { vpc_id = "vpc-1", subnet_ids = ["subnet-1", "subnet-2"] }
@@ -61,8 +60,10 @@ run "on_fargate" {
     error_message = "A stop has the time that was given."
   }
   assert {
-    condition     = jsondecode(aws_ecs_task_definition.this[0].container_definitions)[1].healthCheck.command == ["CMD", "alive"]
-    error_message = "The health check is the one given."
+    condition = jsondecode(aws_ecs_task_definition.this[0].container_definitions)[1].healthCheck.command == [
+      "CMD", "/usr/bin/aggregator", "health", "--config", "/etc/warmcast/aggregator.toml",
+    ]
+    error_message = "The image has no shell: the program itself asks whether it is alive."
   }
   assert {
     condition = jsondecode(aws_ecs_task_definition.this[0].container_definitions)[0].environment == [
