@@ -43,6 +43,7 @@ pub mod status;
 pub mod upgrade;
 mod attend;
 pub mod redrive;
+pub mod cost;
 
 pub use config::Config;
 pub use run::run;

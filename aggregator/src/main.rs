@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use tokio_util::sync::CancellationToken;
 use warmcast_aggregator::backfill::{Backfill, backfill};
+use warmcast_aggregator::cost::{CostArgs, cost};
 use warmcast_aggregator::import::{ImportKcl, import_kcl};
 use warmcast_aggregator::redrive::redrive_command;
 use warmcast_aggregator::regions::{Regions, regions};
@@ -122,6 +123,18 @@ Examples:
     aggregator backfill --config aggregator.toml --region eu-west-1 --table profiles --from keys.txt
     aggregator backfill --config aggregator.toml --region eu-west-1 --table profiles --from AWSDynamoDB/01/data";
 
+const COST_EXAMPLES: &str = "\
+It needs neither AWS nor a configuration. Every assumption is a line of its output; docs/cost.md has what it says of some \
+workloads.
+
+Exit codes: 0 done; 2 a file or the endpoint cannot be read; 64 wrong flags, or wrong values in a file.
+
+Examples:
+  aggregator cost --scenario today
+  aggregator cost --writes-per-s 20000 --item-bytes 1024 --region us-west-2 --region eu-west-1
+  With the rates and sizes of a running aggregator, and what you pay:
+    aggregator cost --from-metrics http://127.0.0.1:9640/metrics --reads-per-s 50000 --prices prices.toml --output json";
+
 /// The commands beside `run`.
 #[derive(Subcommand)]
 enum Command {
@@ -146,6 +159,9 @@ enum Command {
     /// Dead letters: list them, look into them, and send them again.
     #[command(after_help = REDRIVE_EXAMPLES)]
     Redrive(RedriveArgs),
+    /// What a workload costs a month, line by line, against DynamoDB global tables and against reading the master.
+    #[command(after_help = COST_EXAMPLES)]
+    Cost(CostArgs),
 }
 
 fn main() -> ExitCode {
@@ -161,6 +177,7 @@ async fn command(command: Command, shutdown: CancellationToken) -> Result<Outcom
         Command::Regions(args) => regions(args, shutdown).await,
         Command::Replay(args) => replay(args, shutdown).await,
         Command::Redrive(args) => redrive_command(args, shutdown).await,
+        Command::Cost(args) => cost(args, shutdown).await,
     }
 }
 
