@@ -151,9 +151,9 @@ const AFTER: Duration = Duration::from_secs(3);
 pub async fn run(options: UpgradeOptions, stop: CancellationToken) -> Result<Report, UpgradeError> {
     let mut report = Report::begin(options.output, conditions(&options))?;
     let preparing = previous::prepare(&options.previous);
-    let previous = stop.run_until_cancelled(preparing).await.ok_or(UpgradeError::Interrupted)??;
+    let mut previous = stop.run_until_cancelled(preparing).await.ok_or(UpgradeError::Interrupted)??;
+    let mut rig = Rig::start(&options, &mut previous).await?;
     report.note(previous.in_words())?;
-    let mut rig = Rig::start(&options, &previous).await?;
     let ran = tokio::select! {
         ran = upgrade(&mut rig, &mut report, &options) => ran,
         () = stop.cancelled() => Err(UpgradeError::Interrupted),

@@ -213,7 +213,7 @@ impl Section {
     /// The file is read now.
     pub fn secret_or_file(&mut self, name: &'static str, file_name: &'static str) -> Option<Secret> {
         let given = self.secret(name);
-        let file = self.path(file_name)?;
+        let Some(file) = self.path(file_name) else { return given };
         if given.is_some() {
             self.note(file_name, format!("{name} is given, too: one of the two is enough"));
             return given;

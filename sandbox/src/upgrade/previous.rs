@@ -39,6 +39,8 @@ pub(super) struct Previous {
     /// Where they are; `None`: they are the present ones.
     pub(super) programs: Option<PathBuf>,
     words: String,
+    /// It was asked for by name: another one does not do.
+    is_required: bool,
 }
 
 /// Why the previous version could not be built.
@@ -70,7 +72,24 @@ pub enum PreviousError {
 
 impl Previous {
     fn present(why: &str) -> Self {
-        Self { programs: None, words: format!("the previous version is the PRESENT one: {why}") }
+        let words = format!("the previous version is the PRESENT one: {why}");
+        Self { programs: None, words, is_required: false }
+    }
+
+    /// How it runs in a daemon's place; `None`: it is the present program. One that does not know what to do with its
+    /// configuration is given up, unless it was asked for: the commit before may have been broken.
+    pub(super) async fn in_place_of(
+        &mut self,
+        daemon: &Daemon,
+    ) -> Result<Option<OtherProgram>, UpgradeError> {
+        let Some(programs) = &self.programs else { return Ok(None) };
+        match as_previous(programs, daemon).await {
+            Err(error) if !self.is_required => {
+                *self = Self::present(&format!("{}, but: {error}", self.words));
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
     }
 
     /// What is upgraded, for people.
@@ -96,8 +115,15 @@ pub(super) async fn prepare(choice: &Choice) -> Result<Previous, PreviousError> 
     let target = target_directory()?;
     let place = target.parent().map(|all| all.join("previous")).unwrap_or_else(|| target.join("previous"));
     check_out(repository, &place.join("source"), &commit).await?;
-    let programs = build(&place, &target).await?;
-    Ok(Previous { programs: Some(programs), words: format!("the previous version is {subject}") })
+    let is_required = *choice != Choice::Default || std::env::var_os(VARIABLE).is_some();
+    match build(&place, &target).await {
+        Ok(programs) => {
+            let words = format!("the previous version is {subject}");
+            Ok(Previous { programs: Some(programs), words, is_required })
+        }
+        Err(error) if !is_required => Ok(Previous::present(&format!("{subject}, does not build: {error}"))),
+        Err(error) => Err(error),
+    }
 }
 
 /// The commit to upgrade from, or why there is none.
@@ -176,7 +202,7 @@ async fn run(program: &'static str, mut command: Command) -> Result<String, Prev
 const ROUNDS_MAX: usize = 5;
 
 /// How the previous program runs in a daemon's place: with its configuration, less the keys that are newer.
-pub(super) async fn as_previous(programs: &Path, daemon: &Daemon) -> Result<OtherProgram, UpgradeError> {
+async fn as_previous(programs: &Path, daemon: &Daemon) -> Result<OtherProgram, UpgradeError> {
     let text = tokio::fs::read_to_string(daemon.config()).await?;
     let mut table: toml::Table = toml::from_str(&text).map_err(std::io::Error::other)?;
     let config = daemon.config().with_extension("previous.toml");

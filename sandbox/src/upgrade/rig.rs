@@ -7,7 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::previous::{Previous, as_previous};
+use super::previous::Previous;
 use super::probe::{Probe, is_there};
 use super::{UpgradeError, UpgradeOptions};
 use crate::daemon::{Daemon, DaemonTiming, Endpoint, FleetWorker};
@@ -44,7 +44,10 @@ pub(super) struct Rig {
 
 impl Rig {
     /// Starts everything but the daemons, which will run the previous version.
-    pub(super) async fn start(options: &UpgradeOptions, previous: &Previous) -> Result<Self, UpgradeError> {
+    pub(super) async fn start(
+        options: &UpgradeOptions,
+        previous: &mut Previous,
+    ) -> Result<Self, UpgradeError> {
         let directory = tempfile::Builder::new().prefix("warmcast-upgrade-").tempdir()?;
         let dynamodb = MeteredDynamoDb::start().await?;
         let stream = Options::default();
@@ -81,11 +84,13 @@ impl Rig {
         };
         let aggregators = (1..=options.workers).map(aggregator).collect::<Result<_, _>>()?;
         let mut rig = Self { aggregators, cache_writers, region, source, streams, dynamodb, directory };
-        if let Some(programs) = &previous.programs {
-            for daemon in rig.daemons_mut() {
-                let other = as_previous(programs, daemon).await?;
-                daemon.run_as(Some(other));
-            }
+        let mut others = Vec::new();
+        for daemon in rig.daemons() {
+            others.extend(previous.in_place_of(daemon).await?);
+        }
+        // All of them, or none.
+        if previous.programs.is_some() {
+            rig.daemons_mut().zip(others).for_each(|(daemon, other)| daemon.run_as(Some(other)));
         }
         Ok(rig)
     }
