@@ -147,16 +147,6 @@ impl RegionStats {
         }
     }
 
-    /// The region's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Frames that wait for it.
-    pub fn queue_frames(&self) -> u64 {
-        self.queue_frames.load(Relaxed)
-    }
-
     /// How the region is: whether it answers, how much waits for it (frames, and their bytes), and the smallest share of
     /// the service's limits that one of its shards is sent to with.
     pub fn set_state(&self, answers: bool, queue: (usize, usize), share_min: f64) {
