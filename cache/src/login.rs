@@ -45,7 +45,10 @@ impl Login {
 
     #[cfg(feature = "iam")]
     pub(crate) fn by_tokens(iam: &crate::config::Iam, user: &str) -> Self {
-        Self { username: Some(user.to_owned()), source: Source::Tokens(Box::new(Tokens::new(iam.clone(), user))) }
+        Self {
+            username: Some(user.to_owned()),
+            source: Source::Tokens(Box::new(Tokens::new(iam.clone(), user))),
+        }
     }
 
     /// The password for a new connection.

@@ -166,12 +166,14 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", features).await.map(drop)
     }
 
-    /// Goes to a page.
+    /// Goes to a page, and waits until it is loaded.
     ///
     /// # Errors
     /// See [`BrowserError`].
     pub async fn open(&mut self, url: &str) -> Result<(), BrowserError> {
-        self.call("Page.navigate", json!({"url": url})).await.map(drop)
+        self.call("Page.navigate", json!({"url": url})).await?;
+        let arrived = format!("location.href.startsWith('{url}') && document.readyState === 'complete'");
+        self.until(&arrived, ANSWER_PATIENCE).await
     }
 
     /// What an expression of JavaScript is on the page.
@@ -193,7 +195,13 @@ impl Browser {
     /// It never is; or see [`BrowserError`].
     pub async fn until(&mut self, expression: &str, patience: Duration) -> Result<(), BrowserError> {
         let deadline = Instant::now() + patience;
-        while self.evaluate(expression).await? != Value::Bool(true) {
+        loop {
+            match self.evaluate(expression).await {
+                Ok(Value::Bool(true)) => return Ok(()),
+                // The page is another one by now, or has not yet what the expression is about.
+                Ok(_) | Err(BrowserError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
             if Instant::now() >= deadline {
                 let shown = self.evaluate("document.body ? document.body.innerText : ''").await?;
                 let shown = shown.as_str().unwrap_or_default().to_owned();
@@ -201,7 +209,6 @@ impl Browser {
             }
             sleep(LOOK_INTERVAL).await;
         }
-        Ok(())
     }
 
     /// A picture of the page from its top, as high as the viewport, as PNG.

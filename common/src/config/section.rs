@@ -525,6 +525,26 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_itself_or_what_its_file_has_and_not_both() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from-file\n").unwrap();
+        let file = file.path().display();
+        let read = |text: &str| {
+            let (mut root, violations) = section(text);
+            let secret = root.secret_or_file("password", "password_file");
+            (secret.map(|secret| secret.expose().to_owned()), violations.into_result(()).is_ok())
+        };
+        assert_eq!(read(""), (None, true));
+        assert_eq!(read("password = 'given'"), (Some("given".to_owned()), true));
+        assert_eq!(read(&format!("password_file = '{file}'")), (Some("from-file".to_owned()), true));
+        assert_eq!(
+            read(&format!("password = 'given'\npassword_file = '{file}'")),
+            (Some("given".to_owned()), false)
+        );
+        assert_eq!(read("password_file = '/does/not/exist'"), (None, false));
+    }
+
+    #[test]
     fn paths_may_begin_where_systemd_puts_credentials() {
         let there = || Some(OsString::from("/run/credentials/warmcast"));
         let path = |text, directory| with_credentials_directory(text, directory);
