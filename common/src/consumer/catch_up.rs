@@ -548,7 +548,10 @@ where
                     pass.iterator = Some(iterator);
                     return Ok(None);
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    self.worker.counters().read_failed(&error);
+                    Err(error)
+                }
             },
         };
         match answer {

@@ -100,17 +100,24 @@ impl Counters {
 
     /// A read of a shard was answered.
     pub(super) fn read<R>(&self, answer: &Result<Page<R>, SourceError>) {
-        let result = match answer {
+        match answer {
             Ok(page) => {
                 self.records_read.fetch_add(page.records.len() as u64, Relaxed);
                 let bytes: usize = page.records.iter().map(|record| record.bytes).sum();
                 self.bytes_read.fetch_add(bytes as u64, Relaxed);
-                "ok"
+                self.reads.add("ok", 1);
             }
-            Err(SourceError::IteratorExpired(_)) => "expired",
-            Err(SourceError::Trimmed(_)) => "trimmed",
-            Err(SourceError::Call(call)) if call.class == Class::Throttled => "throttled",
-            Err(SourceError::Call(_)) => "failed",
+            Err(error) => self.read_failed(error),
+        }
+    }
+
+    /// A shard could not be read, or the place to read from not be found.
+    pub(super) fn read_failed(&self, error: &SourceError) {
+        let result = match error {
+            SourceError::IteratorExpired(_) => "expired",
+            SourceError::Trimmed(_) => "trimmed",
+            SourceError::Call(call) if call.class == Class::Throttled => "throttled",
+            SourceError::Call(_) => "failed",
         };
         self.reads.add(result, 1);
     }

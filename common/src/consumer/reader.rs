@@ -124,7 +124,8 @@ where
             Some(iterator) => iterator,
             None => {
                 self.progress.enter(Stage::Seeking);
-                self.source.iterator(shard, &place.checkpoint).await?
+                let found = self.source.iterator(shard, &place.checkpoint).await;
+                found.inspect_err(|error| self.worker.counters().read_failed(error))?
             }
         };
         self.progress.enter(Stage::Reading);

@@ -11,7 +11,7 @@ use super::gate::Gate;
 use super::script::{STREAM, error};
 use super::table::client;
 use super::wait::until;
-use super::world::{Start, World, fast};
+use super::world::{Start, World, fast, tells, text};
 
 #[tokio::test]
 async fn a_dropped_ack_restarts_its_shard_alone_from_its_checkpoint() {
@@ -103,6 +103,8 @@ async fn throttled_and_transient_reads_are_tried_again_in_place() {
     let running = world.run().await;
     world.until_got("a", [1]).await;
     assert_eq!(world.script.with("a", |shard| shard.iterators.len()), 1, "with the iterator it has");
+    let reads = ["read_calls_total{result=\"throttled\"} 3", "read_calls_total{result=\"failed\"} 2"];
+    assert!(tells(&running.metrics, &reads), "{}", text(&running.metrics));
     running.stop().await;
 }
 
@@ -136,6 +138,8 @@ async fn trimmed_records_are_a_gap_and_reading_goes_on_from_the_oldest() {
     world.until_checkpoint("a", "after:9").await;
     assert_eq!(world.recorder.got("a"), [1, 2, 3, 7, 8, 9]);
     assert_eq!(world.table.gaps(STREAM).await, [("a".to_owned(), "after:3".to_owned())]);
+    let told = ["gaps_total 1", "read_calls_total{result=\"trimmed\"} 1", "records_read_total 3"];
+    assert!(tells(&running.metrics, &told), "{}", text(&running.metrics));
     running.stop().await;
 }
 

@@ -11,9 +11,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::parked::ParkedLanes;
 use warmcast_common::consumer::{
-    ByteBudget, Consumer, Delivery, Lags, Lane, LaneAck, LaneConfig, LaneStart, Lanes, Parking, Processor,
-    Subscription, Watermark, Worker,
+    ByteBudget, Consumer, ConsumerMetrics, Delivery, Lags, Lane, LaneAck, LaneConfig, LaneFigures, LaneStart,
+    Lanes, Parking, Processor, Subscription, Watermark, Worker,
 };
+use warmcast_common::metrics::MetricsConfig;
 
 use super::script::{STREAM, Script};
 use super::table::Table;
@@ -109,6 +110,7 @@ pub(crate) struct LaneWorld {
 /// A worker that runs. Dropping it is its sudden death.
 pub(crate) struct LaneRunning {
     pub(crate) watermark: watch::Receiver<Option<Watermark>>,
+    pub(crate) metrics: ConsumerMetrics,
     names: Vec<String>,
     ready: watch::Sender<Lanes>,
     shutdown: CancellationToken,
@@ -155,6 +157,7 @@ impl LaneWorld {
         subscribe.send(subscription).await.expect("the consumer is there");
         let mut running = LaneRunning {
             watermark: consumer.watermark(),
+            metrics: consumer.metrics([], MetricsConfig::default()),
             names,
             ready,
             shutdown: shutdown.clone(),
@@ -219,6 +222,11 @@ impl LaneWorld {
 }
 
 impl LaneRunning {
+    /// How a lane is.
+    pub(crate) fn figures(&self, lane: &str) -> LaneFigures {
+        self.metrics.lanes().into_iter().find(|of| *of.name == *lane).expect("a lane of it")
+    }
+
     /// Whether a lane can take more.
     pub(crate) fn ready(&self, lane: &str, ready: bool) {
         let place = Lanes::one(self.names.iter().position(|name| name == lane).expect("a lane of it"));

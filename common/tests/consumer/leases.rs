@@ -10,7 +10,7 @@ use warmcast_common::consumer::{Checkpoint, Shard, WorkerConfig};
 use super::recorder::Recorder;
 use super::script::STREAM;
 use super::wait::{throughout, until};
-use super::world::{Running, Start, World, fast};
+use super::world::{Running, Start, World, fast, tells, text};
 
 const LEASE: Duration = Duration::from_millis(600);
 
@@ -110,10 +110,20 @@ async fn a_lost_lease_ends_the_reading_and_no_checkpoint_follows() {
         world.table.lease(STREAM, "a").await.as_ref() == Some(&taken)
     })
     .await;
+    let churn = [
+        "lease_changes_total{kind=\"taken\"} 2",
+        "lease_changes_total{kind=\"lost\"} 1",
+        "leases{state=\"own\"} 1",
+        "leases{state=\"others\"} 1",
+        "shards_owned 1",
+    ];
+    until("the metrics tell it", async || tells(&first.metrics, &churn)).await;
     // The other shard is not concerned.
     world.script.put("b", [1]);
     world.until_checkpoint("b", "after:1").await;
+    let metrics = first.metrics.clone();
     first.stop().await;
+    assert!(tells(&metrics, &["lease_changes_total{kind=\"released\"} 1"]), "{}", text(&metrics));
     assert_eq!(world.table.lease(STREAM, "a").await, Some(taken), "nor is it released by its former owner");
 }
 

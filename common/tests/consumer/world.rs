@@ -8,8 +8,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::store::StateStore;
 use warmcast_common::consumer::{
-    ByteBudget, Consumer, Lags, Rewind, Rewinds, Subscription, Watermark, Worker, WorkerConfig,
+    ByteBudget, Consumer, ConsumerMetrics, Lags, Rewind, Rewinds, Subscription, Watermark, Worker,
+    WorkerConfig,
 };
+use warmcast_common::metrics::{MetricsConfig, registry};
 
 use super::recorder::Recorder;
 use super::script::{STREAM, Script};
@@ -61,12 +63,26 @@ pub(crate) fn fast() -> WorkerConfig {
     }
 }
 
+/// What the metrics say, as text.
+pub(crate) fn text(metrics: &ConsumerMetrics) -> String {
+    let mut registry = registry();
+    metrics.register(&mut registry);
+    warmcast_common::metrics::text(&registry).expect("metrics are written")
+}
+
+/// Whether the metrics have these samples.
+pub(crate) fn tells(metrics: &ConsumerMetrics, samples: &[&str]) -> bool {
+    let text = text(metrics);
+    samples.iter().all(|sample| text.contains(&format!("\nwarmcast_{sample}\n")))
+}
+
 /// A worker that runs. Dropping it is its sudden death.
 pub(crate) struct Running {
     pub(crate) budget: ByteBudget,
     pub(crate) worker: Arc<Worker>,
     pub(crate) rewinds: Rewinds,
     pub(crate) watermark: watch::Receiver<Option<Watermark>>,
+    pub(crate) metrics: ConsumerMetrics,
     shutdown: CancellationToken,
     left: CancellationToken,
     consumer: JoinSet<()>,
@@ -114,10 +130,11 @@ impl World {
         };
         subscribe.send(subscription).await.expect("the consumer is there");
         let mut running = Running {
-            budget,
+            budget: budget.clone(),
             worker: Arc::clone(&worker),
             rewinds: consumer.rewinds(),
             watermark: consumer.watermark(),
+            metrics: consumer.metrics([("read", budget)], MetricsConfig::default()),
             shutdown: shutdown.clone(),
             left: CancellationToken::new(),
             consumer: JoinSet::new(),
