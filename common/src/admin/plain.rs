@@ -53,7 +53,7 @@ fn without_exemplar(line: &str) -> &str {
 /// After the brace that closes a sample's labels; 0 if it has none.
 fn end_of_labels(line: &str) -> usize {
     let (mut quoted, mut escaped) = (false, false);
-    if !line.find('{').is_some_and(|brace| line.find(' ').is_none_or(|space| brace < space)) {
+    if line.find('{').is_none_or(|brace| line.find(' ').is_some_and(|space| brace >= space)) {
         return 0;
     }
     for (at, byte) in line.bytes().enumerate() {

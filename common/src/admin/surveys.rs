@@ -73,8 +73,7 @@ impl Surveys {
             // Whoever waited in vain gets what there is, with its time.
             let _in_vain = timeout(ASK_PATIENCE, seen.changed()).await;
         }
-        let seen = Arc::clone(&seen.borrow());
-        seen
+        Arc::clone(&seen.borrow())
     }
 
     /// What was seen last. Nobody looks for that.

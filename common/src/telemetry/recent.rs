@@ -82,7 +82,7 @@ impl RecentLine {
         let same = |subject: &&str| self.fields.get(*subject) == other.fields.get(*subject);
         (self.level, self.target) == (other.level, other.target)
             && self.message == other.message
-            && SUBJECTS.iter().all(|subject| same(subject))
+            && SUBJECTS.iter().all(same)
     }
 }
 
