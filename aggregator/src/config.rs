@@ -35,7 +35,7 @@ const BUCKETS_DEFAULT: u32 = 64;
 const LINGER_DEFAULT_MS: u64 = 100;
 const BUCKETS_MAX: u32 = 1 << 16;
 /// What a frame has beside this still fits a record.
-const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_LEN - READ_MS_LEN_MAX;
+pub(crate) const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_LEN - READ_MS_LEN_MAX;
 
 /// Everything the aggregator is told.
 #[derive(Clone, Debug)]

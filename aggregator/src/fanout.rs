@@ -1,6 +1,7 @@
 //! Batches become frames, once, and every region gets a copy; or aggregated records, once for all regions that want those.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::consumer::{LaneAck, Lanes, ParkReason};
 use warmcast_common::limits::FRAME_BYTES_MAX;
+use warmcast_common::otlp::{Role, Span, Tracer};
 use warmcast_proto::frame::{BuildError, Compressor};
 use warmcast_proto::key::{Buckets, explicit_hash_key};
 
@@ -18,6 +20,7 @@ use crate::intake::Pending;
 use crate::kpl::{Aggregated, AggregatedRecord, aggregate};
 use crate::record_format::RecordFormat;
 use crate::stats::Stats;
+use crate::trace;
 
 /// Where one region's frames go.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct RegionFrame {
     pub read_ms: u64,
     /// Done when this region has it.
     pub acks: Vec<LaneAck>,
+    /// Its way there, if it is traced.
+    pub span: Option<Box<Span>>,
 }
 
 impl RegionFrame {
@@ -66,6 +71,9 @@ impl RegionFrame {
 
     /// The region will not get this copy: it is parked on the shards that it comes from, and gets its changes again.
     pub fn give_up(self, why: ParkReason) {
+        if let Some(span) = self.span {
+            span.fail("given up: the region is parked and gets it again");
+        }
         self.acks.into_iter().for_each(|ack| ack.park(why));
     }
 }
@@ -80,13 +88,14 @@ pub async fn run(
     mut intake: mpsc::Receiver<Vec<Pending>>,
     regions: Vec<Region>,
     stats: Arc<Stats>,
+    tracer: Tracer,
     shutdown: CancellationToken,
 ) -> Result<(), BuildError> {
     let kpl = regions.iter().enumerate().filter(|(_, region)| region.format == RecordFormat::Kpl);
     let kpl: Lanes = kpl.map(|(lane, _)| lane).collect();
     let compressor = Compressor::new(config.compression)?;
     let mut batcher = Batcher::new(config, kpl);
-    let mut fanout = Fanout { compressor, buckets: config.buckets, regions, kpl, stats };
+    let mut fanout = Fanout { compressor, buckets: config.buckets, regions, kpl, stats, tracer };
     loop {
         let draining = shutdown.is_cancelled();
         while let Some(batch) = if draining { batcher.pop() } else { batcher.pop_due(Instant::now()) } {
@@ -127,6 +136,7 @@ struct Fanout {
     /// Those that want aggregated records.
     kpl: Lanes,
     stats: Arc<Stats>,
+    tracer: Tracer,
 }
 
 /// What every region of a format gets of a batch: the record with the next so many of its changes.
@@ -134,6 +144,8 @@ struct Copied {
     bytes: Bytes,
     changes: usize,
     read_ms: u64,
+    /// The making of it, if it is traced.
+    span: Option<Span>,
 }
 
 impl Fanout {
@@ -144,7 +156,10 @@ impl Fanout {
         if !framed.is_empty()
             && let Some(frame) = self.frame(&mut batch)
         {
-            self.distribute(&mut batch, framed, &[frame]);
+            self.distribute(&mut batch, framed, std::slice::from_ref(&frame));
+            if let Some(span) = frame.span {
+                span.end(SystemTime::now());
+            }
         }
         if !kpl.is_empty()
             && let Some(records) = self.aggregated(&batch)
@@ -155,13 +170,17 @@ impl Fanout {
 
     fn frame(&mut self, batch: &mut Batch<LaneAck>) -> Option<Copied> {
         let (read_ms, body_bytes) = (batch.frame.read_ms(), batch.frame.body_len());
+        let mut span = trace::begin(&self.tracer, batch);
         match batch.frame.finish(&mut self.compressor) {
             Ok(bytes) => {
                 let (frames, changes) = (&self.stats.frames, batch.acks.len());
                 frames.changes.observe(changes as f64);
                 frames.bytes.observe(bytes.len() as f64);
                 Stats::add(&frames.body_bytes, body_bytes);
-                Some(Copied { bytes, changes, read_ms })
+                if let Some(span) = &mut span {
+                    span.set("messaging.message.envelope.size", trace::count(bytes.len()));
+                }
+                Some(Copied { bytes, changes, read_ms, span })
             }
             Err(error) => {
                 tracing::error!(bucket = batch.bucket, %error, "frame could not be built");
@@ -182,8 +201,12 @@ impl Fanout {
                         "items too large for an aggregated record: sent as invalidations, so that readers go to the master"
                     );
                 }
-                let copied =
-                    |AggregatedRecord { bytes, changes, read_ms }| Copied { bytes, changes, read_ms };
+                let copied = |AggregatedRecord { bytes, changes, read_ms }| Copied {
+                    bytes,
+                    changes,
+                    read_ms,
+                    span: None,
+                };
                 Some(records.into_iter().map(copied).collect())
             }
             Err(error) => {
@@ -201,7 +224,9 @@ impl Fanout {
             for copy in copies {
                 let acks = acks.by_ref().take(copy.changes).collect();
                 let bytes = copy.bytes.clone();
-                let frame = RegionFrame { bucket: batch.bucket, bytes, read_ms: copy.read_ms, acks };
+                let put = |span: &Span| span.child("put", Role::Producer, SystemTime::now());
+                let span = copy.span.as_ref().and_then(put).map(Box::new);
+                let frame = RegionFrame { bucket: batch.bucket, bytes, read_ms: copy.read_ms, acks, span };
                 match region.frames.try_send(frame) {
                     Ok(()) => {}
                     Err(TrySendError::Full(frame)) => frame.give_up(ParkReason::QueueFull),

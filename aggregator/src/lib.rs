@@ -26,6 +26,7 @@ pub mod linger;
 pub mod readiness;
 pub mod batch;
 pub mod kpl;
+pub mod trace;
 pub mod fanout;
 pub mod refused;
 pub mod cbor;

@@ -12,6 +12,7 @@ use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, La
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
 use warmcast_common::health::JOINED;
+use warmcast_common::otlp;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::attend;
@@ -45,6 +46,7 @@ pub async fn run(
 ) -> Result<(), anyhow::Error> {
     let (stats, lags) = (Arc::new(Stats::default()), Lags::default());
     let budget = ByteBudget::new(config.queue_bytes_max);
+    let (tracer, exporter) = otlp::start(telemetry.otlp.as_ref(), &telemetry.identity);
     let mut attendance = attend::begin(&config, telemetry, &stats, &lags, &budget, shutdown.clone())?;
     let joined = attendance.health().condition(JOINED);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
@@ -76,7 +78,8 @@ pub async fn run(
         .with_fence(Arc::clone(&fence));
     let watermark = consumer.watermark();
     let reading = consumer.metrics([("queue", budget.clone())], config.metrics);
-    attendance.expose(Arc::new(metrics::registry_of(&config, &stats, &reading)?));
+    let registry = Arc::new(metrics::registry_of(&config, &stats, &reading)?);
+    attendance.expose(Arc::clone(&registry));
     let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
     let describes = Describes::of(Arc::clone(&worker));
     let regions: Arc<[RegionConfig]> = config.regions.clone().into();
@@ -130,7 +133,8 @@ pub async fn run(
     }
     // The keeper ends when the last handle is gone.
     drop(quarantine);
-    let fanout = fanout::run(config.batch, from_intake, to_regions, Arc::clone(&stats), shutdown.clone());
+    let fanout =
+        fanout::run(config.batch, from_intake, to_regions, Arc::clone(&stats), tracer, shutdown.clone());
     tasks.spawn(async move { fanout.await.context("build frames") });
 
     // The heartbeat goes on while the shards drain: their leases are held until they are released.
@@ -151,7 +155,11 @@ pub async fn run(
         fence.keep(|_| (), &drained).await;
         Ok(())
     };
-    tokio::try_join!(working, beating, logging, fencing)?;
+    let exporting = async {
+        exporter.run(&registry, &drained, config.shutdown_deadline).await;
+        Ok(())
+    };
+    tokio::try_join!(working, beating, logging, fencing, exporting)?;
     attendance.stop().await;
     tracing::info!("drained");
     Ok(())

@@ -10,7 +10,7 @@ mod backfill;
 use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use warmcast_common::consumer::Ack;
 use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
 use warmcast_common::fence::Fence;
 use warmcast_common::log_trouble;
+use warmcast_common::otlp::Span;
 use warmcast_common::retry::Backoff;
 use warmcast_common::telemetry::Trouble;
 use warmcast_proto::change::{Change, ChangeKind};
@@ -66,6 +67,8 @@ struct Newest<A> {
     place: Place,
     /// The cache refused the change; this is the invalidation that stands for it.
     refused: bool,
+    /// The way of one of them, if it is traced.
+    span: Option<Box<Span>>,
 }
 
 impl Reducer {
@@ -156,6 +159,10 @@ impl Reducer {
         if outcome == Outcome::Applied && newest.change.kind == ChangeKind::Invalidate {
             self.ask_master(&newest.change.table, &newest.change.key);
         }
+        if let Some(mut span) = newest.span {
+            span.set("warmcast.outcome", outcome.as_str());
+            span.end(SystemTime::now());
+        }
         newest.acks.into_iter().for_each(Ack::done);
     }
 
@@ -172,7 +179,7 @@ impl Reducer {
     /// safe. If even that is refused, the key holds something that is not ours: readers cannot take it for an
     /// entry either.
     async fn refused(&self, newest: Newest<Ack>, refusal: &Refusal) -> Option<Newest<Ack>> {
-        let Newest { change, late, asked, acks, place, refused } = newest;
+        let Newest { change, late, asked, acks, place, refused, span } = newest;
         if refused {
             acks.into_iter().for_each(Ack::done);
             return None;
@@ -184,7 +191,7 @@ impl Reducer {
         let (acks, of_letter): (Vec<Ack>, Vec<Ack>) = parts.map(|[ack, of_letter]| (ack, of_letter)).unzip();
         self.quarantine.set_aside(letter, || of_letter.into_iter().for_each(Ack::done)).await;
         let change = Change { kind: ChangeKind::Invalidate, payload: Bytes::new(), ..change };
-        Some(Newest { change, late, asked, acks, place, refused: true })
+        Some(Newest { change, late, asked, acks, place, refused: true, span })
     }
 }
 
@@ -219,10 +226,10 @@ fn changes_of_call(payload_bytes: impl Iterator<Item = usize>) -> usize {
 fn newest_of_each_key<A>(changes: Vec<Routed<A>>) -> Vec<Newest<A>> {
     let mut newest: Vec<Newest<A>> = Vec::new();
     let mut by_key: HashMap<(Arc<str>, Bytes), usize> = HashMap::new();
-    for Routed { change, late, asked, place, ack } in changes {
+    for Routed { change, late, asked, place, ack, span } in changes {
         let index = *by_key.entry((change.table.clone(), change.key.clone())).or_insert(newest.len());
         match newest.get_mut(index) {
-            None => newest.push(Newest { change, late, asked, acks: vec![ack], place, refused: false }),
+            None => newest.push(Newest { change, late, asked, acks: vec![ack], place, refused: false, span }),
             Some(held) => {
                 match change.position.cmp(&held.change.position) {
                     Ordering::Greater => (held.change, held.late, held.place) = (change, late, place),
@@ -232,6 +239,7 @@ fn newest_of_each_key<A>(changes: Vec<Routed<A>>) -> Vec<Newest<A>> {
                 }
                 held.asked = held.asked.min(asked);
                 held.acks.push(ack);
+                held.span = held.span.take().or(span);
             }
         }
     }
@@ -280,7 +288,7 @@ mod tests {
                 *held = (*held).max(change.position);
             }
             let routed = changes.iter().cloned().zip(&input).enumerate();
-            let routed = routed.map(|(ack, (change, (_, _, sequence, late)))| Routed { change, late: *late, asked: Instant::now(), place: place(*sequence), ack }).collect();
+            let routed = routed.map(|(ack, (change, (_, _, sequence, late)))| Routed { change, late: *late, asked: Instant::now(), place: place(*sequence), ack, span: None }).collect();
             let newest = newest_of_each_key(routed);
             let mut acks = Vec::new();
             for Newest { change, late, acks: carried, place, .. } in &newest {

@@ -13,6 +13,7 @@ use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Rewind, Subscription
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
 use warmcast_common::health::{Condition, JOINED};
+use warmcast_common::otlp;
 use warmcast_common::retry::until_ok;
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
@@ -51,6 +52,7 @@ pub async fn run(
         read: read.clone(),
         inflated: inflated.clone(),
     };
+    let (tracer, exporter) = otlp::start(telemetry.otlp.as_ref(), &telemetry.identity);
     let mut attendance = attend::begin(&config, telemetry, drawn, shutdown.clone())?;
     let joined = attendance.health().condition(JOINED);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
@@ -93,7 +95,8 @@ pub async fn run(
         tasks.spawn(reducer.run(from_unpack));
     }
     // The reducers end when the consumer, which has the unpacker, is gone.
-    let unpack = Unpack { reducers, inflated: inflated.clone(), quarantine, stats: Arc::clone(&stats) };
+    let unpack =
+        Unpack { reducers, inflated: inflated.clone(), quarantine, stats: Arc::clone(&stats), tracer };
     let rewind = Rewind { by: config.rewind, settle: LATE_AFTER, target: cache.epoch() };
     let consumer = Consumer::new(Arc::clone(&worker), read.clone(), lags.clone())
         .with_fence(Arc::clone(&fence))
@@ -106,8 +109,8 @@ pub async fn run(
         is_on_demand: source.is_on_demand(),
         bill,
     };
-    let registry = metrics::registry_of(sources, &consumer.metrics(budgets, config.metrics));
-    attendance.expose(Arc::new(registry));
+    let registry = Arc::new(metrics::registry_of(sources, &consumer.metrics(budgets, config.metrics)));
+    attendance.expose(Arc::clone(&registry));
     let verifying = match (&filler, config.verify.keys_per_s) {
         (Some(filler), 1..) => Some(verify_always(&config, filler, &stats, shutdown.clone())),
         _ => None,
@@ -156,7 +159,11 @@ pub async fn run(
         tokio::join!(fencing, cache.watch(drained.clone()), freshness.run(drained.clone()), verifying);
         Ok(())
     };
-    tokio::try_join!(working, beating, logging, attending)?;
+    let exporting = async {
+        exporter.run(&registry, &drained, config.shutdown_deadline).await;
+        Ok(())
+    };
+    tokio::try_join!(working, beating, logging, attending, exporting)?;
     attendance.stop().await;
     tracing::info!("drained");
     Ok(())

@@ -1,16 +1,18 @@
 //! Where records leave their shard: each is taken apart and inflated, and its changes go to the reducers of their keys.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use warmcast_common::clock::now_ms;
-use warmcast_common::consumer::{Ack, ByteBudget, Delivery, Processor};
+use warmcast_common::consumer::{Ack, Asked, ByteBudget, Delivery, Processor};
 use warmcast_common::dead_letter::{Envelope, Form, Letter, Origin, Quarantine, ReasonClass};
+use warmcast_common::otlp::{Role, Span, SpanIds, Tracer};
 use warmcast_proto::change::Change;
 use warmcast_proto::record::{Contents, Part, PartError, PartErrorReason, Record, RecordError};
+use warmcast_proto::trace::TraceContext;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::stats::Stats;
@@ -35,6 +37,8 @@ pub struct Routed<A = Ack> {
     pub place: Place,
     /// Done when the cache has it, or something newer.
     pub ack: A,
+    /// Its way into the cache, if it is traced.
+    pub span: Option<Box<Span>>,
 }
 
 /// Where a change came from.
@@ -61,6 +65,8 @@ pub struct Unpack {
     pub quarantine: Quarantine,
     /// What is counted.
     pub stats: Arc<Stats>,
+    /// What traces the frames that their writer has traced.
+    pub tracer: Tracer,
 }
 
 impl Processor for Unpack {
@@ -77,7 +83,7 @@ impl Processor for Unpack {
             });
             Stats::add(&self.stats.received_bytes, record.body.len());
             match self.unpack(&record.body, &ack).await {
-                Ok(Contents { watermark_ms, parts }) => {
+                Ok(Contents { watermark_ms, trace, parts }) => {
                     self.observe_lags(&parts);
                     // It counts when everything before this record is done, and this record with it.
                     if let Some(watermark_ms) = watermark_ms {
@@ -85,7 +91,8 @@ impl Processor for Unpack {
                     }
                     // Where a shard is read again, what came before is not known to be in the cache.
                     let late = |part: &Part| settling || is_late(record.created_ms, part.read_ms);
-                    let bad = self.route(parts, (late, asked.at), ack, &origin).await;
+                    let span = self.received(trace, &asked, &origin, parts.len());
+                    let bad = self.route(parts, (late, asked.at), ack, &origin, span).await;
                     self.set_aside_parts(bad, &origin, &record.body).await;
                 }
                 Err(error) => {
@@ -122,14 +129,18 @@ impl Unpack {
         (late, asked): (impl Fn(&Part) -> bool, Instant),
         ack: Ack,
         origin: &Arc<Origin>,
+        received: Option<Span>,
     ) -> Vec<BadPart> {
         Stats::add(&self.stats.changes_received, parts.len());
         let mut queues: Vec<Vec<Routed>> = self.reducers.iter().map(|_| Vec::new()).collect();
+        // The trace is that of the frame's first change.
+        let mut apply = received.as_ref().and_then(|of| of.child("apply", Role::Client, SystemTime::now()));
         let mut enqueue = |change: Change, late: bool, index: u32, ack: Ack| {
             let reducer = reducer_of(&change.key, queues.len());
             if let Some(queue) = queues.get_mut(reducer) {
                 let place = Place { origin: Arc::clone(origin), index };
-                queue.push(Routed { change, late, asked, place, ack });
+                let span = apply.take().map(Box::new);
+                queue.push(Routed { change, late, asked, place, ack, span });
             }
         };
         let acks = ack.split(parts.len());
@@ -156,7 +167,30 @@ impl Unpack {
             // Reducers outlive the shards; were one gone, the dropped acks would have the records read again.
             let _reducer_gone = reducer.send(queue).await;
         }
+        if let Some(span) = received {
+            span.end(SystemTime::now());
+        }
         bad
+    }
+
+    /// The span of a frame that its writer has traced.
+    fn received(
+        &self,
+        trace: Option<TraceContext>,
+        asked: &Asked,
+        origin: &Origin,
+        changes: usize,
+    ) -> Option<Span> {
+        let TraceContext { trace_id, span_id, flags } = trace?;
+        let (parent, now) = (SpanIds { trace_id, span_id, flags }, SystemTime::now());
+        let start = now.checked_sub(asked.at.elapsed()).unwrap_or(now);
+        let mut span = self.tracer.continuing(parent, "receive", Role::Consumer, start)?;
+        span.set("aws.kinesis.stream_name", origin.stream.to_string());
+        if let Some(shard) = &origin.shard {
+            span.set("warmcast.shard", shard.to_string());
+        }
+        span.set("messaging.batch.message_count", i64::try_from(changes).unwrap_or(i64::MAX));
+        Some(span)
     }
 
     async fn set_aside_parts(&self, bad: Vec<BadPart>, origin: &Arc<Origin>, record: &[u8]) {

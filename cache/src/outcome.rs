@@ -23,6 +23,20 @@ pub enum Outcome {
     Skipped,
 }
 
+impl Outcome {
+    /// As metrics and traces name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Stale => "stale",
+            Self::LeftAbsent => "left_absent",
+            Self::Covered => "covered",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// Why a call of the cache has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CacheError {

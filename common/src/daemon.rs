@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminConfig;
 use crate::config::{Document, EXIT_USAGE, Section, Violation, read_effective};
+use crate::otlp::{self, OtlpConfig};
 use crate::plain::plain;
 use crate::shutdown::on_signal;
 use crate::telemetry::{self, Identity, LogConfig, Telemetry};
@@ -197,13 +198,28 @@ impl ConfigArgs {
         Ok(config)
     }
 
+    /// Reads the configuration of a daemon at work, and what the standard environment says of OpenTelemetry.
+    fn load_of_run<C: DaemonConfig>(&self) -> Result<(C, Option<OtlpConfig>), ConfigError> {
+        let (config, otlp) = (read(self.document()?), otlp::read(environment()));
+        match (config, otlp) {
+            (Ok(config), Ok(otlp)) => Ok((config, otlp)),
+            (config, otlp) => {
+                let violations = config.err().into_iter().chain(otlp.err()).flatten();
+                Err(violations.collect::<Vec<_>>().into())
+            }
+        }
+    }
+
     /// The file with what the environment and the flags say, not yet looked into.
     fn document(&self) -> Result<Document, ConfigError> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let document = Document::load(&self.config, environment, &self.set);
+        let document = Document::load(&self.config, environment(), &self.set);
         document.map_err(|error| ConfigError { problems: vec![error.to_string()] })
     }
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 impl From<Vec<Violation>> for ConfigError {
@@ -235,8 +251,8 @@ where
     F: Future<Output = Result<(), anyhow::Error>>,
     R: FnOnce(C, Telemetry, CancellationToken) -> F,
 {
-    let config: C = match args.config.document().and_then(|document| Ok(read(document)?)) {
-        Ok(config) => config,
+    let (config, otlp): (C, _) = match args.config.load_of_run() {
+        Ok(loaded) => loaded,
         Err(error) => return refuse_config(name, &error),
     };
     if args.check_config {
@@ -245,6 +261,7 @@ where
     }
     let worker_id = Some(config.worker_id().to_owned());
     let telemetry = telemetry::init(config.log(), Identity { service: C::SERVICE, worker_id });
+    let telemetry = Telemetry { otlp, ..telemetry };
     let deadline = config.shutdown_deadline();
     match supervise(Some(deadline), |shutdown| run(config, telemetry, shutdown)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod config;
 pub mod telemetry;
 pub mod metrics;
+pub mod otlp;
 pub mod prices;
 pub mod health;
 pub mod shutdown;

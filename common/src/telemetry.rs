@@ -23,6 +23,7 @@ pub use lines::Identity;
 pub use recent::{Recent, RecentLine};
 
 use crate::config::Section;
+use crate::otlp::OtlpConfig;
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,14 +68,18 @@ impl LogConfig {
 pub struct Telemetry {
     /// The latest warnings and errors.
     pub recent: Recent,
+    /// What it calls itself.
+    pub identity: Identity,
+    /// Where to a collector's metrics and traces go, if there is one.
+    pub otlp: Option<OtlpConfig>,
 }
 
 /// Starts logging for the whole process. A second call, as in tests, changes nothing.
 pub fn init(config: &LogConfig, identity: Identity) -> Telemetry {
     let filter = EnvFilter::builder().with_default_directive(level(config.level).into()).from_env_lossy();
     let colors = std::io::stderr().is_terminal();
-    let lines = Lines::new(config.format, colors, identity, std::io::stderr);
-    let telemetry = Telemetry::default();
+    let lines = Lines::new(config.format, colors, identity.clone(), std::io::stderr);
+    let telemetry = Telemetry { identity, ..Telemetry::default() };
     // What is shown to people does not depend on what is written.
     let subscriber = Registry::default().with(lines.with_filter(filter)).with(telemetry.recent.layer());
     // An error means that logging was set up before: that one stays.

@@ -44,6 +44,9 @@ pub const FRAME_BODY_BYTES_MAX: usize = 4 << 20;
 /// The most bytes that [`FrameBuilder::read_at`] adds to a body.
 pub const READ_MS_LEN_MAX: usize = 1 + 10;
 
+/// The bytes that [`FrameBuilder::trace`] adds to a body: its key, its length, and the context.
+pub const TRACE_LEN: usize = 2 + crate::trace::TRACE_CONTEXT_LEN;
+
 /// The most changes in a frame. Decoding allocates per change, so without it 4 MiB of empty changes would take
 /// hundreds of megabytes.
 pub const FRAME_CHANGES_MAX: usize = 1 << 16;

@@ -13,6 +13,7 @@ pub mod item;
 pub mod key;
 pub mod key_text;
 pub mod change;
+pub mod trace;
 pub mod frame;
 pub mod json;
 pub mod kpl;

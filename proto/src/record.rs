@@ -14,6 +14,7 @@ use crate::frame::{
 };
 use crate::json::{self, Document, JsonError};
 use crate::kpl::{self, KplError};
+use crate::trace::TraceContext;
 
 /// A record that was taken apart and is not yet decoded.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Record {
 pub struct Contents {
     /// As of a [`Frame`]; the latest, if more than one of its user records has one.
     pub watermark_ms: Option<u64>,
+    /// As of the first [`Frame`] that has one.
+    pub trace: Option<TraceContext>,
     /// The changes, in their order. Whatever cannot be read is an error in its own place.
     pub parts: Vec<Part>,
 }
@@ -195,7 +198,8 @@ impl Record {
 
 impl Contents {
     fn add(&mut self, frame: Frame, user_record: Option<usize>) {
-        let Frame { watermark_ms, read_ms, changes } = frame;
+        let Frame { watermark_ms, read_ms, trace, changes } = frame;
+        self.trace = self.trace.or(trace);
         self.watermark_ms = self.watermark_ms.max(watermark_ms);
         self.parts.extend(changes.into_iter().map(|change| {
             let change = change.map_err(|error| PartError { user_record, reason: error.into() });
@@ -224,7 +228,7 @@ fn decode_one(user_record: Bytes, bytes_max: usize) -> Result<Frame, ContentErro
         return Err(FrameError::BodyTooLarge { body_len, body_bytes_max: bytes_max }.into());
     }
     let Document { change, read_ms, watermark_ms } = json::decode(&user_record)?;
-    Ok(Frame { watermark_ms, read_ms, changes: change.into_iter().map(Ok).collect() })
+    Ok(Frame { watermark_ms, read_ms, trace: None, changes: change.into_iter().map(Ok).collect() })
 }
 
 /// What does not begin so is a frame, or damaged, or somebody else's: the frame's header tells.
@@ -305,7 +309,7 @@ mod tests {
         let read_ms: Vec<_> = contents.parts.iter().map(|part| part.read_ms).collect();
         assert_eq!(read_ms, [Some(9), Some(9), Some(8)]);
         assert_eq!(contents.watermark_ms, Some(5));
-        assert_eq!(read(json::heartbeat(5)), Contents { watermark_ms: Some(5), parts: vec![] });
+        assert_eq!(read(json::heartbeat(5)), Contents { watermark_ms: Some(5), ..Contents::default() });
     }
 
     #[test]

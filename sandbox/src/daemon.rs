@@ -83,6 +83,7 @@ pub struct Daemon {
     program: &'static str,
     config: PathBuf,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
     state_table: String,
     log: Arc<Log>,
     process: Option<Process>,
@@ -206,13 +207,19 @@ impl Daemon {
         let path = directory.join(format!("{name}.toml"));
         std::fs::write(&path, text).map_err(files)?;
         let log = Log::create(&name, directory).map_err(files)?;
-        let settings = Vec::new();
-        Ok(Self { name, program, config: path, settings, state_table, log, process: None, other: None })
+        let (settings, environment) = (Vec::new(), Vec::new());
+        let (config, process, other) = (path, None, None);
+        Ok(Self { name, program, config, settings, environment, state_table, log, process, other })
     }
 
     /// Tells it something else from its next start on, in the words of its flag `--set`: `queue.bytes_max=16777216`.
     pub fn set(&mut self, setting: &str) {
         self.settings.push(setting.to_owned());
+    }
+
+    /// Gives it a variable of the environment from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts it, or starts it again with the same configuration. A running one is left alone.
@@ -263,6 +270,7 @@ impl Daemon {
             command.arg("--set").arg(setting);
         }
         clean_environment(&mut command);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -19,6 +19,7 @@ use super::queue::Group;
 use crate::fanout::RegionFrame;
 use crate::stats::Stats;
 use crate::target::{EntryAnswer, StreamSummary};
+use crate::trace;
 
 /// A copy that waited for longer is not sent (again). The cache-writer takes what is older than a minute for late and
 /// has to look twice at it; the way there takes up to a call's timeout.
@@ -209,7 +210,10 @@ impl<'a> Sending<'a> {
     fn landed(&self, frames: Vec<RegionFrame>) {
         let (stats, clock_ms) = (&self.producer.stats, now_ms());
         Stats::add(&stats.frames_sent, frames.len());
-        for frame in frames {
+        for mut frame in frames {
+            if let Some(put) = frame.span.take() {
+                trace::landed(*put, self.region(), self.producer.target.stream());
+            }
             Stats::add(&stats.bytes_sent, frame.bytes.len());
             Stats::add(&stats.changes_sent, frame.changes());
             Stats::add(&stats.put_units, frame.bytes.len().div_ceil(KINESIS_PUT_UNIT_BYTES as usize).max(1));

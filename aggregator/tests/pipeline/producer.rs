@@ -98,7 +98,7 @@ impl Region {
         let sequence = SequenceNumber::new(self.records.to_string()).unwrap();
         let permit = self.budget.reserve(bytes.len()).await;
         let acks = self.acks.track(Some(sequence), 0, permit).await.route(&[Lanes::one(0)]);
-        self.frames.send(RegionFrame { bucket, bytes, read_ms, acks }).await.unwrap();
+        self.frames.send(RegionFrame { bucket, bytes, read_ms, acks, span: None }).await.unwrap();
     }
 
     /// The record below which everything is done.

@@ -9,6 +9,7 @@ use warmcast_cache_writer::stats::Stats;
 use warmcast_cache_writer::unpack::{Routed, Unpack};
 use warmcast_common::consumer::ack::ShardAcks;
 use warmcast_common::consumer::{Asked, ByteBudget, Delivery, Processor as _, SequenceNumber, SourceRecord};
+use warmcast_common::otlp::Tracer;
 use warmcast_proto::change::ChangeKind;
 use warmcast_proto::frame::FRAME_BODY_BYTES_MAX;
 
@@ -41,6 +42,7 @@ async fn no_more_is_inflated_than_the_budget_allows() {
         inflated: inflated.clone(),
         quarantine,
         stats: Arc::new(Stats::default()),
+        tracer: Tracer::default(),
     };
     let (acks, read) = (ShardAcks::new(100), ByteBudget::new(1 << 20));
     let mut deliveries = Vec::new();

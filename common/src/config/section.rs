@@ -40,6 +40,15 @@ impl Violations {
         self.0.borrow_mut().push(Violation { path: path.into(), message: message.into() });
     }
 
+    /// Notes one about a key, unless the same was noted already: where a key is read more than once.
+    pub fn note_once(&self, path: impl Into<String>, message: impl Into<String>) {
+        let violation = Violation { path: path.into(), message: message.into() };
+        let mut noted = self.0.borrow_mut();
+        if !noted.contains(&violation) {
+            noted.push(violation);
+        }
+    }
+
     /// `value` if nothing was noted, else all violations in the order in which they were found.
     ///
     /// # Errors

@@ -79,10 +79,9 @@ impl Recent {
 
 impl RecentLine {
     fn is_same(&self, other: &Self) -> bool {
-        let same = |subject: &&str| self.fields.get(*subject) == other.fields.get(*subject);
         (self.level, self.target) == (other.level, other.target)
             && self.message == other.message
-            && SUBJECTS.iter().all(same)
+            && SUBJECTS.iter().all(|subject| self.fields.get(*subject) == other.fields.get(*subject))
     }
 }
 

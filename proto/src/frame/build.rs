@@ -15,6 +15,7 @@ use super::{
 use crate::{
     change::{Change, ChangeKind},
     generated,
+    trace::TraceContext,
 };
 
 // Keys of the wire format: field number times 8, plus 0 for a varint or 2 for length-delimited.
@@ -23,6 +24,7 @@ const BODY_TABLES: u8 = 1 << 3 | 2;
 const BODY_CHANGES: u8 = 2 << 3 | 2;
 const BODY_WATERMARK_MS: u8 = 3 << 3;
 const BODY_READ_MS: u8 = 4 << 3;
+const BODY_TRACE_CONTEXT: u8 = 5 << 3 | 2;
 const CHANGE_TABLE: u8 = 1 << 3;
 const CHANGE_KEY: u8 = 2 << 3 | 2;
 const CHANGE_GENERATION: u8 = 3 << 3;
@@ -143,6 +145,7 @@ pub struct FrameBuilder {
     changes: usize,
     /// 0: not told.
     read_ms: u64,
+    trace: Option<TraceContext>,
 }
 
 impl FrameBuilder {
@@ -164,7 +167,8 @@ impl FrameBuilder {
     }
 
     /// The exact length of the body so far, before compression and without the time of [`read_at`](Self::read_at),
-    /// which takes at most [`READ_MS_LEN_MAX`]. The frame is at most [`HEADER_LEN`] longer than both.
+    /// which takes at most [`READ_MS_LEN_MAX`](super::READ_MS_LEN_MAX), and that of [`trace`](Self::trace), which takes
+    /// [`TRACE_LEN`](super::TRACE_LEN). The frame is at most [`HEADER_LEN`] longer than all of them.
     #[must_use]
     pub fn body_len(&self) -> usize {
         self.body.len()
@@ -177,6 +181,12 @@ impl FrameBuilder {
         let name_len = if index.is_some() { 0 } else { delimited_len(change.table.len()) };
         let table = index.unwrap_or(self.tables.len());
         self.body.len() + name_len + delimited_len(content_len(change, table))
+    }
+
+    /// The names of their tables, each once.
+    #[must_use]
+    pub fn tables(&self) -> &[Arc<str>] {
+        &self.tables
     }
 
     /// How many changes were pushed since the last frame.
@@ -217,6 +227,11 @@ impl FrameBuilder {
         self.read_ms
     }
 
+    /// The frame was sampled: its reader's spans are children of this one.
+    pub fn trace(&mut self, context: TraceContext) {
+        self.trace = Some(context);
+    }
+
     /// Makes the frame of what was pushed, and leaves the builder empty whatever the outcome. A compression that
     /// does not shrink the body is not used. The frame's memory is exactly its length.
     ///
@@ -224,6 +239,9 @@ impl FrameBuilder {
     /// A bound is exceeded, or the compressor failed.
     pub fn finish(&mut self, compressor: &mut Compressor) -> Result<Bytes, BuildError> {
         put_varint(&mut self.body, BODY_READ_MS, self.read_ms);
+        if let Some(context) = self.trace.take() {
+            put_bytes(&mut self.body, BODY_TRACE_CONTEXT, &context.to_bytes());
+        }
         let frame = self.frame(compressor);
         self.read_ms = 0;
         self.body.clear();

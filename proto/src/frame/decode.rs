@@ -19,6 +19,7 @@ use crate::{
     generated,
     position::{Position, PositionError},
     sequence::{Sequence, SequenceError},
+    trace::TraceContext,
 };
 
 /// What a frame says.
@@ -30,6 +31,8 @@ pub struct Frame {
     /// When the first of the changes was asked for, by the clock of the frame's writer: milliseconds since the Unix
     /// epoch.
     pub read_ms: Option<u64>,
+    /// What it is part of, if it was sampled for tracing.
+    pub trace: Option<TraceContext>,
     /// The changes, in their order. One that cannot be read is an error in its own place.
     pub changes: Vec<Result<Change, ChangeError>>,
 }
@@ -217,7 +220,7 @@ pub fn decode(frame: Bytes, body_bytes_max: usize) -> Result<Frame, FrameError> 
         })
     };
     let changes = fields.changes.into_iter().enumerate().map(decode_at).collect();
-    Ok(Frame { watermark_ms: fields.watermark_ms, read_ms: fields.read_ms, changes })
+    Ok(Frame { watermark_ms: fields.watermark_ms, read_ms: fields.read_ms, trace: fields.trace, changes })
 }
 
 fn inflate(stored_body: Bytes, header: FrameHeader, body_bytes_max: usize) -> Result<Bytes, FrameError> {
@@ -253,11 +256,13 @@ struct Fields {
     changes: Vec<Bytes>,
     watermark_ms: Option<u64>,
     read_ms: Option<u64>,
+    trace: Option<TraceContext>,
 }
 
 /// Splits a body into its fields, the changes still encoded. Unknown fields are skipped, as protobuf wants it.
 fn split(mut body: Bytes) -> Result<Fields, FrameError> {
-    let mut fields = Fields { tables: Vec::new(), changes: Vec::new(), watermark_ms: None, read_ms: None };
+    let mut fields =
+        Fields { tables: Vec::new(), changes: Vec::new(), watermark_ms: None, read_ms: None, trace: None };
     while body.has_remaining() {
         let (tag, wire_type) = decode_key(&mut body)?;
         match (tag, wire_type) {
@@ -274,6 +279,9 @@ fn split(mut body: Bytes) -> Result<Fields, FrameError> {
             }
             (4, WireType::Varint) => {
                 fields.read_ms = Some(decode_varint(&mut body)?).filter(|&at_ms| at_ms > 0);
+            }
+            (5, WireType::LengthDelimited) => {
+                fields.trace = TraceContext::from_bytes(&take_delimited(&mut body)?);
             }
             _ => skip_field(wire_type, tag, &mut body, DecodeContext::default())?,
         }

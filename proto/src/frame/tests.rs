@@ -10,6 +10,7 @@ use crate::{
     generated,
     position::{GENERATION_MAX, Position},
     sequence::{BE_BYTES_MAX, Sequence},
+    trace::TraceContext,
 };
 
 const MAX: usize = FRAME_BODY_BYTES_MAX;
@@ -141,14 +142,14 @@ proptest! {
         let body = generated::FrameBody { watermark_ms, ..generated::FrameBody::default() };
         prop_assert_eq!(&frame, &frame_of(&body));
         let told = Some(watermark_ms).filter(|&at_ms| at_ms > 0);
-        prop_assert_eq!(decode(frame, MAX), Ok(Frame { watermark_ms: told, read_ms: None, changes: Vec::new() }));
+        prop_assert_eq!(decode(frame, MAX), Ok(Frame { watermark_ms: told, read_ms: None, trace: None, changes: Vec::new() }));
     }
 
     #[test]
     fn changes_and_a_watermark_are_read_from_one_body(changes in any_changes(), watermark_ms in 1..=u64::MAX) {
         let frame = frame_of(&generated::FrameBody { watermark_ms, ..wire_body(&changes) });
         let changes = changes.into_iter().map(Ok).collect();
-        prop_assert_eq!(decode(frame, MAX), Ok(Frame { watermark_ms: Some(watermark_ms), read_ms: None, changes }));
+        prop_assert_eq!(decode(frame, MAX), Ok(Frame { watermark_ms: Some(watermark_ms), read_ms: None, trace: None, changes }));
     }
 
     #[test]
@@ -167,6 +168,37 @@ proptest! {
         prop_assert_eq!(decode(frame, MAX).unwrap().read_ms, reads.iter().min().copied());
         // The next frame of the builder is another one.
         prop_assert_eq!(decode(builder.finish(&mut compressor).unwrap(), MAX).unwrap().read_ms, None);
+    }
+
+    #[test]
+    fn a_sampled_frame_tells_its_trace_and_others_are_not_a_byte_longer(
+        changes in any_changes(),
+        compression in any_compression(),
+    ) {
+        let context = TraceContext { trace_id: [7; 16], span_id: [8; 8], flags: 1 };
+        let mut compressor = Compressor::new(compression).unwrap();
+        let mut builder = FrameBuilder::new();
+        changes.iter().for_each(|change| builder.push(change));
+        let body_len = builder.body_len();
+        builder.trace(context);
+        let sampled = builder.finish(&mut compressor).unwrap();
+        prop_assert_eq!(FrameHeader::peek(&sampled).unwrap().body_len as usize, body_len + TRACE_LEN);
+        let read = decode(sampled, MAX).unwrap();
+        prop_assert_eq!((read.trace, read.changes.len()), (Some(context), changes.len()));
+        // The next frame of the builder is another one.
+        changes.iter().for_each(|change| builder.push(change));
+        let other = builder.finish(&mut compressor).unwrap();
+        prop_assert_eq!(&other, &build(&changes, compression));
+        prop_assert_eq!(decode(other, MAX).unwrap().trace, None);
+    }
+
+    #[test]
+    fn readers_that_know_no_trace_read_the_changes(changes in any_changes()) {
+        let body = generated::FrameBody { trace_context: vec![1; 25].into(), ..wire_body(&changes) };
+        let read = BodyWithoutWatermark::decode(body.encode_to_vec().as_slice()).unwrap();
+        prop_assert_eq!(read.changes, wire_body(&changes).changes);
+        let strange = generated::FrameBody { trace_context: vec![1; 3].into(), ..wire_body(&changes) };
+        prop_assert_eq!(decode(frame_of(&strange), MAX).unwrap().trace, None);
     }
 
     #[test]
@@ -535,7 +567,7 @@ fn of_several_watermarks_the_last_counts() {
         let frame = frame_around(StoredCompression::None, body.len().try_into().unwrap(), body);
         assert_eq!(
             decode(frame, MAX),
-            Ok(Frame { watermark_ms, read_ms: None, changes: Vec::new() }),
+            Ok(Frame { watermark_ms, read_ms: None, trace: None, changes: Vec::new() }),
             "{body:x?}"
         );
     }

@@ -82,7 +82,7 @@ pub struct BinarySet {
     pub values: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// Changes of one bucket of keys, in the order in which they were read from the table's stream; or a heartbeat, which
-/// has a watermark and no changes. Numbers 5 to 15 are for later additions.
+/// has a watermark and no changes. Numbers 6 to 15 are for later additions.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FrameBody {
     /// The names of the tables that the changes point to, each once.
@@ -102,6 +102,11 @@ pub struct FrameBody {
     /// way, and may repeat what has been superseded since.
     #[prost(uint64, tag = "4")]
     pub read_ms: u64,
+    /// Only of a frame that was sampled for tracing: the span that its reader's spans are children of. The trace's id (16
+    /// bytes), the span's (8 bytes), the flags (1 byte), as W3C Trace Context has them. Of another length it means nothing.
+    /// Who does not know the field loses nothing but the trace.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub trace_context: ::prost::bytes::Bytes,
 }
 /// One change of one item. A change is taken only if its position (generation, sequence) is higher than the
 /// position already held for the key. Numbers 8 to 15 are for later additions.

@@ -22,6 +22,8 @@ mod kills;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
+mod otlp;
+#[cfg(test)]
 mod packages;
 #[cfg(test)]
 mod pages;
