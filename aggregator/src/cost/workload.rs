@@ -192,7 +192,7 @@ impl Workload {
             self.writes_per_s * warmcast_common::prices::Dynamodb::write_units(self.item_bytes);
         let partitions =
             (write_units_per_s / PARTITION_WRITE_UNITS_PER_S).max(self.table_bytes / PARTITION_BYTES);
-        self.table_shards.unwrap_or(partitions.ceil().max(1.0))
+        self.table_shards.unwrap_or_else(|| partitions.ceil().max(1.0))
     }
 
     /// Regions other than the master's.
