@@ -143,9 +143,9 @@ impl Browser {
             _profile: profile,
         };
         let page = browser.call("Target.createTarget", json!({"url": "about:blank"})).await?;
-        let attach = json!({"targetId": page["targetId"], "flatten": true});
+        let attach = json!({"targetId": page.get("targetId"), "flatten": true});
         let attached = browser.call("Target.attachToTarget", attach).await?;
-        browser.session = attached["sessionId"].as_str().map(str::to_owned);
+        browser.session = attached.get("sessionId").and_then(Value::as_str).map(str::to_owned);
         for domain in ["Page.enable", "Network.enable", "Runtime.enable", "Log.enable"] {
             browser.call(domain, json!({})).await?;
         }
@@ -186,7 +186,7 @@ impl Browser {
         if answer.get("exceptionDetails").is_some() {
             return Err(BrowserError::Refused { method: expression.to_owned(), answer });
         }
-        Ok(answer["result"]["value"].take())
+        Ok(answer.pointer_mut("/result/value").map(Value::take).unwrap_or_default())
     }
 
     /// Waits until an expression is true on the page.
@@ -218,7 +218,7 @@ impl Browser {
     pub async fn picture(&mut self) -> Result<Vec<u8>, BrowserError> {
         let asked = json!({"format": "png", "optimizeForSpeed": false});
         let answer = self.call("Page.captureScreenshot", asked).await?;
-        let data = STANDARD.decode(answer["data"].as_str().unwrap_or_default());
+        let data = STANDARD.decode(answer.get("data").and_then(Value::as_str).unwrap_or_default());
         data.map_err(|error| BrowserError::Io(std::io::Error::other(error)))
     }
 
@@ -251,10 +251,12 @@ impl Browser {
     /// Asks something of the browser, or of its page when there is one.
     async fn call(&mut self, method: &str, params: Value) -> Result<Value, BrowserError> {
         self.last_id += 1;
-        let mut message = json!({"id": self.last_id, "method": method, "params": params});
-        if let Some(session) = &self.session {
-            message["sessionId"] = session.as_str().into();
-        }
+        let message = match &self.session {
+            Some(session) => {
+                json!({"id": self.last_id, "method": method, "params": params, "sessionId": session})
+            }
+            None => json!({"id": self.last_id, "method": method, "params": params}),
+        };
         let mut bytes = serde_json::to_vec(&message)?;
         bytes.push(0);
         let conversation = async {
@@ -273,25 +275,25 @@ impl Browser {
                 return Err(BrowserError::Ended { method: method.to_owned() });
             }
             let mut message: Value = serde_json::from_slice(&bytes)?;
-            if message["id"] != self.last_id {
+            if message.get("id").and_then(Value::as_u64) != Some(self.last_id) {
                 self.notice(&message);
             } else if message.get("error").is_some() {
                 return Err(BrowserError::Refused { method: method.to_owned(), answer: message });
             } else {
-                return Ok(message["result"].take());
+                return Ok(message.get_mut("result").map(Value::take).unwrap_or_default());
             }
         }
     }
 
     fn notice(&mut self, event: &Value) {
-        let params = &event["params"];
-        match event["method"].as_str() {
+        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
+        match text("/method") {
             Some("Network.requestWillBeSent") => {
-                self.requests.extend(params["request"]["url"].as_str().map(str::to_owned));
+                self.requests.extend(text("/params/request/url").map(str::to_owned));
             }
-            Some("Runtime.exceptionThrown") => self.complaints.push(params["exceptionDetails"].to_string()),
-            Some("Log.entryAdded") if params["entry"]["level"] == "error" => {
-                self.complaints.push(params["entry"].to_string());
+            Some("Runtime.exceptionThrown") => self.complaints.push(event.to_string()),
+            Some("Log.entryAdded") if text("/params/entry/level") == Some("error") => {
+                self.complaints.push(event.to_string());
             }
             _ => {}
         }

@@ -324,7 +324,7 @@ impl Daemon {
         let is_it = |line: &&String| line.contains("the admin endpoint listens");
         let line = self.log.tail().into_iter().rev().find(|line| is_it(&line))?;
         let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-        Some(format!("http://{}", line["address"].as_str()?))
+        Some(format!("http://{}", line.get("address")?.as_str()?))
     }
 
     /// Its counters across restarts.
