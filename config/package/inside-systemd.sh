@@ -51,7 +51,10 @@ step 'configured and started: ready when they are in their fleets'
 cp /work/aggregator.toml /work/cache-writer.toml /etc/warmcast/
 echo not-used-here >/etc/warmcast/credentials/redis-password
 chmod 600 /etc/warmcast/credentials/redis-password
-echo WARMCAST__STATE__TABLE=packaged-aggregator >>/etc/default/warmcast-aggregator
+cat >>/etc/default/warmcast-aggregator <<END
+WARMCAST__STATE__TABLE=packaged-aggregator
+WARMCAST__ADMIN__LISTEN=127.0.0.1:19640
+END
 cat >>/etc/default/warmcast-cache-writer <<END
 WARMCAST__STATE__TABLE=packaged-cache-writer
 WARMCAST__REDIS__KEY_PREFIX=packaged:
@@ -65,6 +68,7 @@ done
 until_so 60 'changes are sent' counted warmcast-aggregator changes_sent
 until_so 60 'changes are applied' counted warmcast-cache-writer changes_applied
 until_so 30 'its status tells of shards' sh -c 'systemctl show --value -p StatusText warmcast-cache-writer | grep -q "^running: shards [1-9]"'
+run aggregator health --config /etc/warmcast/aggregator.toml --set admin.listen=127.0.0.1:19640
 for unit in $units; do run systemctl status --lines=0 --no-pager "$unit"; done
 run ls -l /run/credentials/warmcast-cache-writer.service/
 id=$(property warmcast-cache-writer MainPID)

@@ -101,6 +101,18 @@ async fn assert_good_unit(root: &Root, name: &str) {
     std::fs::remove_file(copy).unwrap();
 }
 
+/// The health check of a container: the program itself asks the daemon that runs.
+async fn assert_healthy(root: &Root, service: &Service) {
+    let lines = service.log().tail();
+    let listens = |line: &&String| line.contains("the admin endpoint listens");
+    let line: serde_json::Value = serde_json::from_str(lines.iter().rev().find(listens).unwrap()).unwrap();
+    let address = line["address"].as_str().unwrap_or_else(|| panic!("{line}"));
+    let mut health = Command::new(root.path("usr/bin").join(service.name()));
+    let config = root.path("etc/warmcast").join(format!("{}.toml", service.name()));
+    health.arg("health").arg("--config").arg(config).arg("--set").arg(format!("admin.listen={address}"));
+    succeed(&mut health).await;
+}
+
 /// A daemon of the world, as the administrator of the root would configure it.
 fn configure(root: &Root, daemon: &Daemon, program: &str) {
     std::fs::copy(daemon.config(), root.path("etc/warmcast").join(format!("{program}.toml"))).unwrap();
@@ -145,6 +157,7 @@ async fn the_package_is_installed_runs_as_its_units_say_and_is_purged_without_a_
         service.told("READY=1").await;
         service.told("WATCHDOG=1").await;
         service.told("STATUS=running: ").await;
+        assert_healthy(&root, service).await;
     }
     put(&world, TABLE, Default::default(), "row-1").await;
     wait_for_entry(&world, 0, (TABLE, "row-1"), is_live).await;

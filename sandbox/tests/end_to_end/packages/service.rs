@@ -17,6 +17,7 @@ use crate::support::PATIENCE;
 
 /// A service of a package that is installed below a root.
 pub(super) struct Service {
+    name: String,
     root: PathBuf,
     unit: Unit,
     log: Arc<Log>,
@@ -35,6 +36,7 @@ impl Service {
         assert_eq!(unit.value("Type"), Some("notify"));
         let notify_path = directory.join(format!("{name}.notify"));
         Self {
+            name: name.to_owned(),
             root: root.to_owned(),
             unit,
             log: Log::create(&format!("packaged-{name}"), directory).unwrap(),
@@ -43,6 +45,10 @@ impl Service {
             waiting: VecDeque::new(),
             process: None,
         }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn log(&self) -> &Log {
