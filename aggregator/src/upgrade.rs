@@ -29,5 +29,5 @@ pub async fn upgrade_command(
         },
         criteria: |_: &Look| criteria(&config, args.watermark_bound),
     };
-    upgrade(args.clone(), fleet, shutdown).await
+    Box::pin(upgrade(args.clone(), fleet, shutdown)).await
 }

@@ -30,5 +30,5 @@ pub async fn upgrade_command(
         },
         criteria: |look: &Look| criteria(look, args.watermark_bound),
     };
-    upgrade(args.clone(), fleet, shutdown).await
+    Box::pin(upgrade(args.clone(), fleet, shutdown)).await
 }

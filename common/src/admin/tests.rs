@@ -234,7 +234,7 @@ async fn a_port_that_is_taken_is_refused_and_the_key_is_named_and_a_stopped_endp
 async fn the_endpoint_answers_while_the_runtime_that_works_is_stuck_and_says_so() {
     let health = Health::with_patience(Duration::from_secs(2));
     let admin = start(&config(), &health);
-    let (let_go, held) = mpsc::channel::<()>();
+    let (let_go, held) = mpsc::sync_channel::<()>(1);
     let end = CancellationToken::new();
     let (working, until) = (health.clone(), end.clone());
     // The runtime that does the work, with a task that blocks its only thread.

@@ -83,7 +83,7 @@ impl Endpoint {
                 "{}://{}:{}",
                 uri.scheme_str()?,
                 uri.host()?,
-                uri.port_u16().or(default_port(&uri))?
+                uri.port_u16().or_else(|| default_port(&uri))?
             ))
         });
         told.unwrap_or_default()

@@ -47,7 +47,10 @@ fn metric(family: prometheus::MetricFamily, span: Span) -> Option<Metric> {
     let (mut numbers, mut distributions) = (Vec::new(), Vec::new());
     for prometheus::Metric { label, counter, gauge, untyped, histogram, .. } in metric {
         let attributes: Vec<KeyValue> = label.into_iter().map(attribute).collect();
-        let value = counter.map(|of| of.value).or(gauge.map(|of| of.value)).or(untyped.map(|of| of.value));
+        let value = counter
+            .map(|of| of.value)
+            .or_else(|| gauge.map(|of| of.value))
+            .or_else(|| untyped.map(|of| of.value));
         match (value, histogram) {
             (Some(value), _) => numbers.push(number(attributes, value, span, is_counted)),
             (None, Some(value)) => distributions.push(distribution(attributes, value, span)),

@@ -100,7 +100,7 @@ impl Previous {
 
 /// Builds what is to be upgraded, if there is a history to build it from.
 pub(super) async fn prepare(choice: &Choice) -> Result<Previous, PreviousError> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("/"));
     let revision = match (choice, std::env::var(VARIABLE)) {
         (Choice::Present, _) => return Ok(Previous::present("as asked for")),
         (Choice::Revision(revision), _) => revision.clone(),

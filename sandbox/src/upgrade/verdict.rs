@@ -191,7 +191,7 @@ mod tests {
         let began = Instant::now();
         let at = |second: u64| began + Duration::from_secs(second);
         let moves = [(0, 10), (1, 11), (5, 12), (6, 11), (20, 30)];
-        let watermarks = moves.map(|(second, ms)| (at(second), ms, second as u32 * Duration::from_secs(1)));
+        let watermarks = moves.map(|(second, ms)| (at(second), ms, Duration::from_secs(second)));
         let seen = Seen { watermarks: watermarks.to_vec(), ..Seen::default() };
         assert_eq!(watermark(&seen, at(0), at(6)), Watermark { back: 1, standing_s: 14.0, age_s: 20.0 });
         assert_eq!(watermark(&seen, at(2), at(4)), Watermark { back: 1, standing_s: 4.0, age_s: 5.0 });
