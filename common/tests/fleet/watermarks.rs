@@ -172,7 +172,8 @@ async fn a_worker_of_an_older_version_makes_it_unknown() {
     let worker = world.start("w1", steady()).await;
     world.until_watermark_passes(now_ms()).await;
     store.announce("w0", "old", &Report::default()).await.expect("announced");
-    // It is the first by name, and says nothing.
+    // It is the first by name, and says nothing. It is not seen at once: heartbeats are read several times a second.
+    tokio::time::sleep(QUIET).await;
     assert_stands_still(&world).await;
     store.forget_worker("w0", "old").await.expect("it is there");
     world.until_watermark_passes(now_ms()).await;
@@ -183,6 +184,7 @@ async fn a_worker_of_an_older_version_makes_it_unknown() {
         .create_lease(STREAM, &shard, &"after:1".parse().expect("a checkpoint"), Begin::OwnedBy("w9"))
         .await
         .expect("created");
+    tokio::time::sleep(QUIET).await;
     assert_stands_still(&world).await;
     worker.stop().await;
     world.journal.assert_sound();

@@ -113,7 +113,7 @@ pub(super) async fn prepare(choice: &Choice) -> Result<Previous, PreviousError> 
     let commit = git(repository, &["rev-parse", "--verify", &format!("{revision}^{{commit}}")]).await?;
     let subject = git(repository, &["log", "-1", "--format=%h, %s", &commit]).await?;
     let target = target_directory()?;
-    let place = target.parent().map(|all| all.join("previous")).unwrap_or_else(|| target.join("previous"));
+    let place = target.parent().unwrap_or(&target).join("previous");
     check_out(repository, &place.join("source"), &commit).await?;
     let is_required = *choice != Choice::Default || std::env::var_os(VARIABLE).is_some();
     match build(&place, &target).await {

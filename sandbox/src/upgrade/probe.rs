@@ -53,6 +53,8 @@ impl Probe {
     }
 }
 
+/// A Redis that does not answer for so long is gone.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// What is not there when this time is over after the end counts as that late.
 const END_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -68,6 +70,7 @@ async fn watch(
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ended: Option<Instant> = None;
+    let mut answered = Instant::now();
     loop {
         ticks.tick().await;
         if stop.is_cancelled() {
@@ -78,8 +81,17 @@ async fn watch(
             waiting.push(next);
             next += every;
         }
-        let there = is_there(&mut connection, &source, &waiting).await?;
+        let looked = look(&mut connection, &source, &waiting).await;
         let now = Instant::now();
+        let (there, watermark_ms) = match looked {
+            Ok(looked) => {
+                answered = now;
+                looked
+            }
+            // A machine that is busy otherwise is late with an answer now and then: that is a late look, and no more.
+            Err(_) if answered.elapsed() < ANSWER_PATIENCE => continue,
+            Err(error) => return Err(error),
+        };
         let is_over = ended.is_some_and(|at| at.elapsed() > END_PATIENCE);
         let mut left = Vec::with_capacity(waiting.len());
         for (number, there) in waiting.into_iter().zip(there) {
@@ -91,11 +103,19 @@ async fn watch(
             }
         }
         waiting = left;
-        seen.see_watermark(entry::watermark_ms(&mut connection).await?, now);
+        seen.see_watermark(watermark_ms, now);
         if ended.is_some() && (waiting.is_empty() || is_over) {
             return Ok(seen);
         }
     }
+}
+
+async fn look(
+    connection: &mut MultiplexedConnection,
+    source: &Source,
+    waiting: &[usize],
+) -> redis::RedisResult<(Vec<bool>, Option<u64>)> {
+    Ok((is_there(connection, source, waiting).await?, entry::watermark_ms(connection).await?))
 }
 
 impl Seen {
