@@ -73,16 +73,16 @@ impl CacheWriter {
 impl World {
     /// A stream of this many shards with nothing in it.
     pub(crate) async fn new(shards: i32) -> Self {
-        let redis = RedisServer::start();
-        let dynamodb = DynamoDb::start().await;
-        let mut admin = redis.admin().await;
+        // An argument, so that the server has the user after a restart, too.
         let rule = operators_rule();
-        let () = redis::cmd("ACL").arg("SETUSER").arg(USER).arg(rule).query_async(&mut admin).await.unwrap();
+        let user = ["--user", USER].into_iter().chain(rule.iter().map(String::as_str)).collect::<Vec<_>>();
+        let redis = RedisServer::start_with(&user, &[]);
+        let dynamodb = DynamoDb::start().await;
         let world = Self {
             letters: letter_store(dynamodb.client.clone(), true),
             dynamodb,
             kinesis: Kinesis::start().await,
-            admin,
+            admin: redis.admin().await,
             redis,
         };
         world.kinesis.create_stream(STREAM, shards).await;
