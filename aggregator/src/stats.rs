@@ -157,6 +157,16 @@ impl RegionStats {
         self.rate_percent_min.store((share_min * 100.0).round() as u64, Relaxed);
     }
 
+    /// The region's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Frames that wait for it.
+    pub fn queue_frames(&self) -> u64 {
+        self.queue_frames.load(Relaxed)
+    }
+
     /// Whether its stream distributes records by itself.
     pub fn set_self_distributing(&self, is_self_distributing: bool) {
         self.is_self_distributing.store(is_self_distributing, Relaxed);

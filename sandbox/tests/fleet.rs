@@ -60,7 +60,7 @@ mod tests {
 
         // Nothing lost, nothing wrong, and a watermark that never went back, whatever the speed.
         assert_eq!(report["violations"], serde_json::json!([]), "{report:#}");
-        let of = |name| values(&report, "rolling upgrade", name)[0];
+        let of = |name: &str| values(&report, "rolling upgrade", name)[0];
         assert_eq!(
             (of("mismatches"), of("rows missing"), of("records set aside")),
             (0.0, 0.0, 0.0),

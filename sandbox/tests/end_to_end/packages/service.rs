@@ -139,8 +139,8 @@ struct Unit(String);
 impl Unit {
     /// The last assignment is the one that counts.
     fn value(&self, key: &str) -> Option<&str> {
-        let assigned = self.0.lines().filter_map(|line| line.split_once('='));
-        assigned.filter(|(name, _)| *name == key).last().map(|(_, value)| value)
+        let mut assigned = self.0.lines().filter_map(|line| line.split_once('='));
+        assigned.rfind(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
     fn seconds(&self, key: &str) -> u64 {
