@@ -18,6 +18,8 @@ pub(crate) async fn complaints_at_start(binary: &str, config: &Path, secret: &st
     let mut process = Command::new(binary)
         .args(["run", "--config"])
         .arg(config)
+        // Tests run side by side.
+        .args(["--set", "admin.listen=127.0.0.1:0"])
         .env("RUST_LOG", "debug")
         .stderr(Stdio::piped())
         .kill_on_drop(true)
