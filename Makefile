@@ -11,7 +11,7 @@ DENY := .tools/bin/cargo-deny
 CHECKOV := .tools/checkov/bin/checkov
 
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet regions repairs upgrade screenshot bench-reader bench-bytes package package-test test alerts terraform lint lint-files fmt
+.PHONY: help demo fleet regions repairs upgrade screenshot bench-reader bench-bytes package package-test test checked alerts terraform lint lint-files fmt
 
 help: ## List these targets.
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -76,13 +76,24 @@ package-test: ## The Debian package under a real systemd, in a container: instal
 # library would otherwise be checked for the lints first and then built: minutes, on a small machine.
 LINTED := CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ RUSTC_WORKSPACE_WRAPPER=clippy-driver
 
-# All targets are built at once: by themselves the programs would be built with other features of their libraries,
-# and most libraries twice. The tests of whole programs come last: the last line printed is theirs.
-test: lint-files alerts terraform ## Every check and every test there is.
-	@$(SETUP) redis servers java dynamodb-local ministack kinesis-agg packaging chromium
-	$(LINTED) $(CARGO) build --locked --workspace --all-targets
+# Everything that tests and checks need, one after another: the package manager does one thing at a time.
+TOOLS := redis servers java dynamodb-local ministack kinesis-agg packaging chromium prometheus checkov \
+	cargo-deny shellcheck hadolint
+
+# What needs no build is fetched and checked while it builds. All targets are built at once: by themselves the programs
+# would be built with other features of their libraries, and most libraries twice. The tests of whole programs come last:
+# the last line printed is theirs.
+test: ## Every check and every test there is.
+	@$(SETUP) compiler
+	@$(MAKE) --no-print-directory checked & checking=$$!; \
+	$(LINTED) $(CARGO) build --locked --workspace --all-targets; built=$$?; \
+	wait $$checking && exit $$built
 	$(LINTED) $(CARGO) test --locked --workspace --doc
 	$(LINTED) $(CARGO) test --locked --workspace --lib --bins --tests
+
+checked:
+	@$(SETUP) $(TOOLS)
+	@$(MAKE) --no-print-directory lint-files alerts terraform
 
 alerts: ## Prometheus' rules and Grafana's dashboard: alerts fire when they should; metrics and recipes are there.
 	@$(SETUP) prometheus

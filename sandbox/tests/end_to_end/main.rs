@@ -28,6 +28,8 @@ mod packages;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod panels;
+#[cfg(test)]
 mod rows;
 #[cfg(test)]
 mod servers;
