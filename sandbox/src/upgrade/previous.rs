@@ -7,8 +7,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::UpgradeError;
 use crate::daemon::{Daemon, OtherProgram, clean_environment};
@@ -19,6 +21,9 @@ const VARIABLE: &str = "WARMCAST_PREVIOUS";
 const PROGRAMS: [&str; 2] = ["aggregator", "cache-writer"];
 /// A wrapper of the compiler that changes nothing: it runs what it is given.
 const WRAPPER: &str = "env";
+
+/// How long it may take, unless it was asked for. Its libraries are there, or it had others, and they take many minutes.
+const BUILD_PATIENCE: Duration = Duration::from_secs(240);
 
 /// Which version is upgraded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +67,9 @@ pub enum PreviousError {
         /// What it said.
         output: String,
     },
+    /// It takes long.
+    #[error("it is not built within {BUILD_PATIENCE:?}: its libraries are others, most likely")]
+    Late,
     /// The sandbox does not know where it is.
     #[error("cannot tell the target directory of {}", executable.display())]
     Target {
@@ -116,7 +124,12 @@ pub(super) async fn prepare(choice: &Choice) -> Result<Previous, PreviousError> 
     let place = target.parent().unwrap_or(&target).join("previous");
     check_out(repository, &place.join("source"), &commit).await?;
     let is_required = *choice != Choice::Default || std::env::var_os(VARIABLE).is_some();
-    match build(&place, &target).await {
+    let building = build(&place, &target);
+    let built = match is_required {
+        true => building.await,
+        false => timeout(BUILD_PATIENCE, building).await.unwrap_or(Err(PreviousError::Late)),
+    };
+    match built {
         Ok(programs) => {
             let words = format!("the previous version is {subject}");
             Ok(Previous { programs: Some(programs), words, is_required })
