@@ -156,7 +156,11 @@ impl Reducer {
         if outcome == Outcome::Applied {
             self.stats.lags.apply.observe_lag(newest.change.created_ms, now_ms, 1);
         }
-        if outcome == Outcome::Applied && newest.change.kind == ChangeKind::Invalidate {
+        // Stale, too: it may be this very change that was applied, by a call whose answer was lost or by a process that
+        // died before it asked. A key that has its item is found so by one call, and the master is not asked.
+        if matches!(outcome, Outcome::Applied | Outcome::Stale)
+            && newest.change.kind == ChangeKind::Invalidate
+        {
             self.ask_master(&newest.change.table, &newest.change.key);
         }
         if let Some(mut span) = newest.span {

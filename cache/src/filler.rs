@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
 pub(crate) use self::flights::Ticket;
-use self::flights::{FillResult, Flights, Landing};
+use self::flights::{FillResult, Flights};
 use crate::{
     cache::Cache,
     item_id::ItemId,
@@ -325,15 +325,15 @@ impl Ticket {
 
 impl Shared {
     /// Answers who waits for a key, and ends its flight.
-    fn settle(&self, id: &ItemId, answer: &FillResult, landing: Landing) {
+    fn settle(&self, id: &ItemId, answer: &FillResult) {
         self.flights.lock().answer(id, answer);
-        self.end(id, landing);
+        self.end(id);
     }
 
-    fn end(&self, id: &ItemId, landing: Landing) {
+    fn end(&self, id: &ItemId) {
         let is_empty = {
             let mut flights = self.flights.lock();
-            flights.end(id, landing);
+            flights.end(id);
             flights.len() == 0
         };
         if is_empty {

@@ -101,6 +101,25 @@ async fn an_item_that_its_change_does_not_tell_is_filled_from_the_master() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_is_not_known_is_filled_also_by_who_did_not_apply_that() {
+    let world = World::new(1).await;
+    // As one that was killed: it applied the change, and asked for no fill.
+    let without_master = CacheWriter::start(world.config());
+    let unknown = frame(&[change("a", 3, ChangeKind::Invalidate, "")]);
+    world.put(unknown.clone()).await;
+    assert_eq!(shown(&world.until_entry("a", 3).await), (EntryKind::Invalid, ""));
+    without_master.stop().await;
+
+    world.put_into_master("a", "red").await;
+    let mut config = world.config();
+    config.fallback = Some(world.fallback());
+    let writer = CacheWriter::start(config);
+    world.put(unknown).await;
+    world.until_kind("a", EntryKind::Filled).await;
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_comes_late_only_says_that_its_items_are_not_known() {
     let world = World::new(1).await;
     let writer = CacheWriter::start(world.config());

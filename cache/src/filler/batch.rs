@@ -9,10 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use warmcast_proto::item::Item;
 
-use super::{
-    FillAnswer, FillError, Filling, Shared,
-    flights::{FillResult, Landing},
-};
+use super::{FillAnswer, FillError, Filling, Shared, flights::FillResult};
 use crate::{
     cache::ItemRef,
     item_id::ItemId,
@@ -66,15 +63,15 @@ async fn take(shared: &Shared, ids: Vec<ItemId>) -> Vec<Taken> {
             Ok(Acquired::Token(token)) => taken.push(Taken { id, token }),
             Ok(Acquired::Busy) => {
                 counters.busy.fetch_add(1, Ordering::Relaxed);
-                shared.settle(&id, &Ok(FillAnswer::Busy), Landing::Settled);
+                shared.settle(&id, &Ok(FillAnswer::Busy));
             }
             Ok(Acquired::Present(entry)) => {
                 counters.present.fetch_add(1, Ordering::Relaxed);
-                shared.settle(&id, &Ok(FillAnswer::Present(entry)), Landing::Settled);
+                shared.settle(&id, &Ok(FillAnswer::Present(entry)));
             }
             Err(error) => {
                 counters.failed.fetch_add(1, Ordering::Relaxed);
-                shared.settle(&id, &Err(FillError::Cache(error)), Landing::Lost);
+                shared.settle(&id, &Err(FillError::Cache(error)));
             }
         }
     }
@@ -92,7 +89,7 @@ fn answer(shared: &Shared, taken: Taken, read: Result<Option<Item>, MasterError>
         None => {
             shared.counters.failed.fetch_add(1, Ordering::Relaxed);
             // Its hold runs out by itself, and until then nobody reads the master for this key.
-            shared.settle(&taken.id, &result, Landing::Lost);
+            shared.settle(&taken.id, &result);
             None
         }
     }
@@ -139,17 +136,17 @@ async fn fill(shared: &Shared, found: Vec<Found>) {
 
 fn land(shared: &Shared, found: &Found, answer: Result<Filled, CacheError>) {
     let counters = &shared.counters;
-    let (counter, landing) = match answer {
-        Ok(Filled::Written) if found.shaped.is_none() => (&counters.absent, Landing::Settled),
-        Ok(Filled::Written) => (&counters.installed, Landing::Settled),
-        Ok(Filled::Refused) => (&counters.refused, Landing::Lost),
+    let counter = match answer {
+        Ok(Filled::Written) if found.shaped.is_none() => &counters.absent,
+        Ok(Filled::Written) => &counters.installed,
+        Ok(Filled::Refused) => &counters.refused,
         Err(error) => {
             tracing::debug!(table = &*found.taken.id.table, %error, "a fill did not land");
-            (&counters.failed, Landing::Lost)
+            &counters.failed
         }
     };
     counter.fetch_add(1, Ordering::Relaxed);
-    shared.end(&found.taken.id, landing);
+    shared.end(&found.taken.id);
 }
 
 fn item_ref(id: &ItemId) -> ItemRef<'_> {

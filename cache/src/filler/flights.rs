@@ -24,15 +24,6 @@ pub(crate) enum Ticket {
     Coming(oneshot::Receiver<FillResult>),
 }
 
-/// How a flight ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Landing {
-    /// What it found stands in the cache, or nothing was to be done.
-    Settled,
-    /// Something came in between, or it failed.
-    Lost,
-}
-
 #[derive(Default)]
 pub(super) struct Flights {
     queue: TableQueue,
@@ -87,8 +78,8 @@ impl Flights {
         self.flights.contains_key(id).then(|| self.ask(id, true))
     }
 
-    /// Has a key filled that became invalid just now; false: it is shed. If a flight of it has begun, that one may
-    /// come too early, so another follows it unless it lands.
+    /// Has a key filled that became invalid just now; false: it is shed. If a flight of it has begun, another follows it,
+    /// however that one ends: it may have found the key in order, or filled it, just before it became invalid.
     pub(super) fn offer(&mut self, id: ItemId, admits: bool) -> bool {
         let (keys, keys_max) = (self.flights.len(), self.keys_max);
         match self.flights.entry(id.clone()) {
@@ -132,9 +123,9 @@ impl Flights {
     }
 
     /// A key's flight has ended.
-    pub(super) fn end(&mut self, id: &ItemId, landing: Landing) {
+    pub(super) fn end(&mut self, id: &ItemId) {
         let Some(flight) = self.flights.remove(id) else { return };
-        if flight.again && landing == Landing::Lost {
+        if flight.again {
             self.queue.push(id.clone());
             self.flights.insert(id.clone(), Flight::default());
         }
@@ -179,7 +170,7 @@ mod tests {
             assert_eq!(receiver.try_recv().unwrap(), Ok(FillAnswer::Absent));
         }
         assert!(matches!(flights.ask(&id("a"), true), Ticket::Known(Ok(FillAnswer::Absent))));
-        flights.end(&id("a"), Landing::Settled);
+        flights.end(&id("a"));
         assert_eq!(flights.len(), 0);
         coming(flights.ask(&id("a"), true));
         assert!(flights.begin(100).is_some(), "a new flight");
@@ -197,29 +188,29 @@ mod tests {
         assert!(!flights.offer(id("b"), true));
         coming(flights.ask(&id("a"), false));
         flights.begin(100);
-        flights.end(&id("a"), Landing::Settled);
+        flights.end(&id("a"));
         assert_eq!(shed(flights.ask(&id("a"), false)), FillShedReason::Breaker);
         assert!(!flights.offer(id("a"), false));
         assert_eq!(flights.len(), 0);
     }
 
     #[test]
-    fn a_key_that_becomes_invalid_during_its_flight_is_filled_again_if_that_is_lost() {
+    fn a_key_that_becomes_invalid_during_its_flight_is_filled_again_once() {
         let mut flights = Flights::new(10);
         assert!(flights.offer(id("a"), true));
         assert!(flights.offer(id("a"), true), "it has not begun: nothing is too early yet");
         flights.begin(100);
-        flights.end(&id("a"), Landing::Lost);
+        flights.end(&id("a"));
         assert_eq!(flights.len(), 0, "once");
 
-        for (landing, again) in [(Landing::Lost, true), (Landing::Settled, false)] {
-            flights.offer(id("b"), true);
-            flights.begin(100);
-            flights.offer(id("b"), true);
-            flights.end(&id("b"), landing);
-            assert_eq!(flights.begin(100).is_some(), again);
-            flights.end(&id("b"), Landing::Lost);
-            assert_eq!(flights.len(), 0);
-        }
+        flights.offer(id("b"), true);
+        flights.begin(100);
+        flights.offer(id("b"), true);
+        // What it found, or filled, may be from before.
+        flights.answer(&id("b"), &Ok(FillAnswer::Absent));
+        flights.end(&id("b"));
+        assert!(flights.begin(100).is_some(), "another follows");
+        flights.end(&id("b"));
+        assert_eq!(flights.len(), 0);
     }
 }
