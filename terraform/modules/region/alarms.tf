@@ -46,12 +46,12 @@ locals {
       description = "Lines of level ERROR, minute after minute: each needs a person. ${local.handbook}#what-to-look-at-first"
     }
     mismatches = {
-      metric      = "verify_mismatches"
-      statistic   = "Maximum"
+      metric      = "mismatches"
+      statistic   = "Sum"
       threshold   = 0
       minutes     = 1
       missing     = "notBreaching"
-      description = "Entries differ from the master, and stay so. ${local.handbook}#one-row-looks-wrong"
+      description = "An entry differs from the master, and stays so. ${local.handbook}#one-row-looks-wrong"
     }
   }
 

@@ -52,7 +52,8 @@ locals {
 }
 
 resource "aws_cloudwatch_dashboard" "this" {
-  dashboard_name = var.name
+  # A dashboard is the account's: another region's of the same name would be overwritten.
+  dashboard_name = "${var.name}-${local.region}"
 
   dashboard_body = jsonencode({
     widgets = [for index, panel in local.panels : {

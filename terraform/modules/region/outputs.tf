@@ -72,3 +72,13 @@ output "user_data" {
   description = "What an instance runs when it starts; null on Fargate."
   value       = module.service.user_data
 }
+
+output "account_wide_names" {
+  description = "Names of what no other fleet of the account may have, in whatever region: of roles, policies, the dashboard."
+  value = concat(
+    module.service.account_wide_names,
+    [aws_iam_policy.operator.name],
+    [for policy in aws_iam_policy.reader : policy.name],
+    [aws_cloudwatch_dashboard.this.dashboard_name],
+  )
+}

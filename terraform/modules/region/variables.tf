@@ -168,7 +168,7 @@ variable "compute" {
     which asks whether it is alive, and must never ask for more.
 
     EC2: `ami_id`, a Debian 12 or Ubuntu 24.04 of the instance type's architecture; `deb_url` and `deb_sha256`, the
-    package; `agent_deb_url`, the CloudWatch agent's; `instance_type`, `disk_gib`, `root_device_name`.
+    package; `agent_deb_url`, the CloudWatch agent's; `instance_type`, `disk_gib`.
 
     Both: `stop_timeout_s`, longer than the daemon's `shutdown_deadline_ms` (AWS: at most 120 on Fargate).
   END
@@ -191,7 +191,6 @@ variable "compute" {
     agent_deb_url        = optional(string)
     instance_type        = optional(string, "c7g.large")
     disk_gib             = optional(number, 16)
-    root_device_name     = optional(string, "/dev/xvda")
   })
 
   validation {

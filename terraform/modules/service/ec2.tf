@@ -1,7 +1,26 @@
 # On EC2: a launch template and an autoscaling group. The instance installs the .deb, whose systemd unit runs the daemon in
 # its sandbox; for fleets that are bound by the network card or the CPU, or that pay for instances already.
 
+# The root's device differs from one distribution to the next: Debian's is /dev/xvda, Ubuntu's /dev/sda1. A volume of the
+# wrong name would be a second disk, and the root would be as the image has it: small, and perhaps not encrypted.
+data "aws_ami" "this" {
+  count = local.is_fargate ? 0 : 1
+
+  filter {
+    name   = "image-id"
+    values = [var.compute.ami_id]
+  }
+  lifecycle {
+    postcondition {
+      condition     = self.architecture == var.compute.architecture
+      error_message = "compute.ami_id is of ${self.architecture}, compute.architecture is ${var.compute.architecture}."
+    }
+  }
+}
+
 locals {
+  launch_hook = "daemon-in-fleet"
+
   # Where the unit's lines go on an instance: a file, which the CloudWatch agent follows.
   log_file = "/var/log/warmcast/${var.daemon}.log"
 
@@ -24,9 +43,13 @@ locals {
     daemon             = var.daemon
     deb_sha256         = var.compute.deb_sha256
     deb_url            = var.compute.deb_url
-    environment        = var.environment
+    group              = var.name
+    hook               = local.launch_hook
     log_file           = local.log_file
     log_file_mib_max   = 256
+    region             = var.region
+    role               = aws_iam_role.this.name
+    autoscaling_host   = "autoscaling.${var.region}.${data.aws_partition.current.dns_suffix}"
     stop_timeout_s     = var.compute.stop_timeout_s
     systemd_unit       = "warmcast-${var.daemon}"
     systemd_unit_lines = [for name in sort(keys(var.environment)) : "Environment=\"${name}=${replace(var.environment[name], "%", "%%")}\""]
@@ -35,7 +58,7 @@ locals {
 
 resource "aws_iam_instance_profile" "this" {
   count = local.is_fargate ? 0 : 1
-  name  = var.name
+  name  = local.account_wide_name
   role  = aws_iam_role.this.name
   tags  = var.tags
 }
@@ -52,6 +75,12 @@ resource "aws_iam_role_policy" "instance" {
         Effect   = "Allow"
         Action   = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
         Resource = ["${aws_cloudwatch_log_group.this.arn}:*"]
+      },
+      {
+        # AWS: what stands for `*` is made up with the group, which needs this policy.
+        Effect   = "Allow"
+        Action   = ["autoscaling:CompleteLifecycleAction"]
+        Resource = ["arn:${local.partition}:autoscaling:${var.region}:${local.account}:autoScalingGroup:*:autoScalingGroupName/${var.name}"]
       },
     ]
   })
@@ -81,7 +110,7 @@ resource "aws_launch_template" "this" {
     enabled = true
   }
   block_device_mappings {
-    device_name = var.compute.root_device_name
+    device_name = data.aws_ami.this[0].root_device_name
     ebs {
       encrypted             = true
       volume_type           = "gp3"
@@ -111,7 +140,7 @@ resource "aws_launch_template" "this" {
     }
     precondition {
       condition     = length(var.secrets) == 0
-      error_message = "Secrets are for Fargate: on EC2 use redis.auth = \"iam\", which has none, or bring an image that has them."
+      error_message = "Secrets are for Fargate: on EC2 use auth.kind = \"iam\", which has none, or bring an image that has them."
     }
   }
 }
@@ -131,16 +160,25 @@ resource "aws_autoscaling_group" "this" {
     id      = aws_launch_template.this[0].id
     version = aws_launch_template.this[0].latest_version
   }
+  # An instance is in service once its daemon is in its fleet (the end of the user data). One that does not come that far is
+  # ended, and no worker made room for it. Starting waits for what the daemon needs, so it has time.
+  wait_for_capacity_timeout = "20m"
+  initial_lifecycle_hook {
+    name                 = local.launch_hook
+    lifecycle_transition = "autoscaling:EC2_INSTANCE_LAUNCHING"
+    default_result       = "ABANDON"
+    heartbeat_timeout    = 900
+  }
   # One more worker first, then one less: leases are handed over, and nothing is read late.
   instance_maintenance_policy {
     min_healthy_percentage = 100
-    max_healthy_percentage = 150
+    max_healthy_percentage = local.deployment_percent_max
   }
   instance_refresh {
     strategy = "Rolling"
     preferences {
       min_healthy_percentage = 100
-      max_healthy_percentage = 150
+      max_healthy_percentage = local.deployment_percent_max
       auto_rollback          = true
       instance_warmup        = var.scaling.instance_warmup_s
     }

@@ -108,7 +108,7 @@ resource "aws_ecs_service" "this" {
 
   # One more worker first, then one less: leases are handed over, and nothing is read late.
   deployment_minimum_healthy_percent = 100
-  deployment_maximum_percent         = 150
+  deployment_maximum_percent         = local.deployment_percent_max
 
   deployment_circuit_breaker {
     enable   = true
@@ -131,7 +131,7 @@ resource "aws_ecs_service" "this" {
 
 resource "aws_iam_role" "execution" {
   count                = local.is_fargate ? 1 : 0
-  name                 = "${var.name}-start"
+  name                 = "${local.account_wide_name}-start"
   description          = "What ECS does to start ${var.name}'s tasks"
   permissions_boundary = var.permissions_boundary_arn
   tags                 = var.tags

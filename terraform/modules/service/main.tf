@@ -11,13 +11,19 @@ locals {
   config     = "/etc/warmcast/${var.daemon}.toml"
   program    = "/usr/bin/${var.daemon}"
   namespace  = "Warmcast/${var.name}"
+
+  # IAM's names are the account's, whatever the region: fleets of two regions have the same `name`.
+  account_wide_name = "${var.name}-${var.region}"
+
+  # One worker more, then one less. AWS rounds down: of a single worker, half more is none.
+  deployment_percent_max = var.scaling.min == 1 ? 200 : 150
 }
 
 # What the workers may do
 # -----------------------
 
 resource "aws_iam_role" "this" {
-  name                 = var.name
+  name                 = local.account_wide_name
   description          = "What ${var.name}'s workers may do"
   permissions_boundary = var.permissions_boundary_arn
   tags                 = var.tags

@@ -37,3 +37,10 @@ output "user_data" {
   description = "What an instance runs when it starts; null on Fargate."
   value       = local.user_data
 }
+
+output "account_wide_names" {
+  description = "Names of what no other fleet of the account may have, in whatever region."
+  value = concat(
+    [aws_iam_role.this.name], aws_iam_role.execution[*].name, aws_iam_instance_profile.this[*].name,
+  )
+}

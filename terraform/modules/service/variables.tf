@@ -66,7 +66,6 @@ variable "compute" {
     agent_deb_url        = optional(string)
     instance_type        = optional(string, "c7g.large")
     disk_gib             = optional(number, 16)
-    root_device_name     = optional(string, "/dev/xvda")
   })
 }
 

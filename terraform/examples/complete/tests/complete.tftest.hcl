@@ -14,6 +14,17 @@ mock_provider "aws" {
   source = "../../testing"
 }
 
+# The tests' AWS is in Ireland for everybody who is not somewhere else.
+override_data {
+  target = module.master.data.aws_region.current
+  values = { id = "us-east-1" }
+}
+
+override_data {
+  target = module.ap_northeast_1.data.aws_region.current
+  values = { id = "ap-northeast-1" }
+}
+
 variables {
   table_arns = { profiles = "arn:aws:dynamodb:us-east-1:111122223333:table/profiles" }
   images = {
@@ -37,5 +48,25 @@ run "every_region_is_fed" {
   assert {
     condition     = length(output.cache_endpoints) == 2
     error_message = "Bidders are told where to read."
+  }
+  assert {
+    # Roles, policies and dashboards are the account's: the second region's would be refused, or overwrite the first's.
+    condition = alltrue([
+      for pair in [
+        [module.eu_west_1.account_wide_names, module.ap_northeast_1.account_wide_names],
+        [module.eu_west_1.account_wide_names, module.master.account_wide_names],
+        [module.ap_northeast_1.account_wide_names, module.master.account_wide_names],
+      ] : length(setintersection(pair...)) == 0
+    ])
+    error_message = "Two fleets of one account have the same names: ${jsonencode([
+      module.master.account_wide_names, module.eu_west_1.account_wide_names, module.ap_northeast_1.account_wide_names,
+    ])}"
+  }
+  assert {
+    condition = toset(module.eu_west_1.account_wide_names) == toset([
+      "warmcast-cache-writer-eu-west-1", "warmcast-cache-writer-eu-west-1-start", "warmcast-cache-writer-eu-west-1-operator",
+      "warmcast-cache-writer-eu-west-1-reader", "warmcast-cache-writer-eu-west-1-filler",
+    ])
+    error_message = "A region's roles, policies and dashboard have its name: ${jsonencode(module.eu_west_1.account_wide_names)}"
   }
 }

@@ -71,6 +71,25 @@ run "with_iam_on_fargate" {
     condition     = flatten(jsondecode(aws_iam_policy.reader["reader"].policy).Statement[*].Action) == ["elasticache:Connect"]
     error_message = "Readers connect, and nothing else."
   }
+  assert {
+    # What a Reader with a master calls (cache/src/master/).
+    condition = flatten([
+      for statement in jsondecode(aws_iam_policy.reader["filler"].policy).Statement : [for action in statement.Action : "${action} ${statement.Resource[0]}"]
+      ]) == [
+      "elasticache:Connect ${aws_elasticache_replication_group.this.arn}",
+      "dynamodb:BatchGetItem arn:aws:dynamodb:us-east-1:111122223333:table/profiles",
+      "dynamodb:DescribeTable arn:aws:dynamodb:us-east-1:111122223333:table/profiles",
+      "kms:Decrypt arn:aws:kms:us-east-1:111122223333:key/profiles",
+      "kms:DescribeKey arn:aws:kms:us-east-1:111122223333:key/profiles",
+    ]
+    error_message = "Readers that fill read the master's tables as well: ${aws_iam_policy.reader["filler"].policy}"
+  }
+  assert {
+    condition = alltrue([
+      for name in output.account_wide_names : startswith(name, "warmcast-cache-writer-eu-west-1")
+    ]) && contains(output.account_wide_names, aws_cloudwatch_dashboard.this.dashboard_name)
+    error_message = "What is the account's has the region in its name: ${jsonencode(output.account_wide_names)}"
+  }
 
   # The stream.
   assert {
@@ -116,6 +135,14 @@ run "with_iam_on_fargate" {
 
   # Alarms.
   assert {
+    # A counter of the whole process would never be below it again.
+    condition = (
+      aws_cloudwatch_metric_alarm.log["mismatches"].statistic == "Sum" && aws_cloudwatch_metric_alarm.log["mismatches"].threshold == 0 &&
+      aws_cloudwatch_metric_alarm.log["mismatches"].treat_missing_data == "notBreaching"
+    )
+    error_message = "An entry that is wrong raises an alarm when it is found."
+  }
+  assert {
     condition = (
       aws_cloudwatch_metric_alarm.log["watermark"].statistic == "Minimum" &&
       aws_cloudwatch_metric_alarm.log["watermark"].treat_missing_data == "breaching"
@@ -155,6 +182,26 @@ run "with_iam_on_fargate" {
   assert {
     condition     = length(jsondecode(aws_cloudwatch_dashboard.this.dashboard_body).widgets) >= 10
     error_message = "The dashboard has its panels."
+  }
+}
+
+run "without_a_master_and_the_longest_name" {
+  variables {
+    name   = "abcdefghijklmnopqrstuvwxyz"
+    master = null
+  }
+  override_data {
+    target = data.aws_region.current
+    values = { id = "ap-southeast-1" }
+  }
+  assert {
+    condition     = flatten(jsondecode(aws_iam_policy.reader["filler"].policy).Statement[*].Action) == ["elasticache:Connect"]
+    error_message = "There is nothing to fill from."
+  }
+  assert {
+    # AWS: 64 characters of a role's name.
+    condition     = alltrue([for name in output.account_wide_names : length(name) <= 64])
+    error_message = "A name is too long: ${jsonencode(output.account_wide_names)}"
   }
 }
 

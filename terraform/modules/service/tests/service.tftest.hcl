@@ -120,18 +120,49 @@ run "on_fargate" {
     # Metrics are made of what the daemons log: the words are theirs.
     condition = length(aws_cloudwatch_log_metric_filter.this) >= 5 && alltrue([
       for file, words in {
-        "../../../common/src/dead_letter/quarantine.rs" = ["\"set aside as a dead letter\""]
-        "../../../common/src/consumer/catch_up.rs"      = ["\"gap: "]
-        "../../../common/src/consumer/reader.rs"        = ["\"gap: "]
-        "../../../aggregator/src/stats.rs"              = ["\"stats\"", "lag_ms = ", "shards = ", "regions_not_answering = "]
-        "../../../cache-writer/src/stats.rs"            = ["\"stats\"", "lag_ms = ", "shards = ", "watermark_age_ms,", "verify_mismatches = "]
+        "../../../common/src/dead_letter/quarantine.rs"  = ["\"set aside as a dead letter\""]
+        "../../../common/src/consumer/catch_up.rs"       = ["\"gap: "]
+        "../../../common/src/consumer/reader.rs"         = ["\"gap: "]
+        "../../../aggregator/src/stats.rs"               = ["\"stats\"", "lag_ms = ", "shards = ", "regions_not_answering = "]
+        "../../../cache-writer/src/stats.rs"             = ["\"stats\"", "lag_ms = ", "shards = ", "watermark_age_ms,"]
+        "../../../cache-writer/src/verify/continuous.rs" = ["\"an entry is wrong and stays so: "]
       } : alltrue([for word in words : strcontains(file(file), word)])
     ])
     error_message = "A daemon does not log what a metric is made of."
   }
   assert {
+    condition     = aws_ecs_service.this[0].deployment_minimum_healthy_percent == 100 && aws_ecs_service.this[0].deployment_maximum_percent == 150
+    error_message = "An upgrade adds workers before it takes any away."
+  }
+  assert {
+    condition     = aws_iam_role.this.name == "warmcast-aggregator-eu-west-1" && aws_iam_role.execution[0].name == "warmcast-aggregator-eu-west-1-start"
+    error_message = "Roles are the account's: they have the region in their names."
+  }
+  assert {
     condition     = aws_cloudwatch_log_group.this.kms_key_id == var.kms_key_arn
     error_message = "The log is encrypted with the fleet's key."
+  }
+}
+
+run "a_single_worker" {
+  variables {
+    scaling = {
+      min                   = 1
+      max                   = 1
+      lag_seconds           = 15
+      lag_seconds_much      = 300
+      cpu_percent           = 60
+      scale_in_cooldown_s   = 900
+      scale_out_cooldown_s  = 180
+      evaluation_periods    = 3
+      instance_warmup_s     = 120
+      scale_in_is_automatic = true
+    }
+  }
+  assert {
+    # AWS: what is above 100 percent is rounded down, what stays up is rounded up.
+    condition     = floor(var.scaling.min * aws_ecs_service.this[0].deployment_maximum_percent / 100) >= 2
+    error_message = "There is no room for the next one: an upgrade would stand still."
   }
 }
 
@@ -162,6 +193,32 @@ run "on_ec2" {
     error_message = "A refresh never has fewer workers than before."
   }
   assert {
+    condition     = aws_launch_template.this[0].block_device_mappings[0].device_name == "/dev/sda1"
+    error_message = "The disk is the image's root."
+  }
+  assert {
+    condition = one(aws_autoscaling_group.this[0].initial_lifecycle_hook).default_result == "ABANDON" && alltrue([
+      for words in [
+        "\nresult=ABANDON\ntrap 'tell_group \"$result\"' EXIT\n", "\nresult=CONTINUE\n",
+        "&AutoScalingGroupName=${aws_autoscaling_group.this[0].name}&LifecycleHookName=${one(aws_autoscaling_group.this[0].initial_lifecycle_hook).name}\"",
+        "/security-credentials/${aws_iam_role.this.name}\"", "\"https://autoscaling.eu-west-1.amazonaws.com/\"",
+      ] : strcontains(output.user_data, words)
+    ])
+    error_message = "An instance is in service before its daemon is in the fleet: ${output.user_data}"
+  }
+  assert {
+    condition = [
+      for statement in jsondecode(aws_iam_role_policy.instance[0].policy).Statement : statement.Resource if contains(statement.Action, "autoscaling:CompleteLifecycleAction")
+      ] == [
+      ["arn:aws:autoscaling:eu-west-1:111122223333:autoScalingGroup:*:autoScalingGroupName/warmcast-aggregator"],
+    ]
+    error_message = "An instance tells its own group that it is there."
+  }
+  assert {
+    condition     = aws_iam_instance_profile.this[0].name == "warmcast-aggregator-eu-west-1"
+    error_message = "Profiles are the account's: they have the region in their names."
+  }
+  assert {
     condition     = aws_autoscaling_group.this[0].min_size == 2 && aws_autoscaling_group.this[0].max_size == 8
     error_message = "There are as many as were asked for."
   }
@@ -185,6 +242,21 @@ run "on_ec2" {
     condition     = jsondecode(aws_iam_role.this.assume_role_policy).Statement[0].Principal.Service == "ec2.amazonaws.com"
     error_message = "The role is the instances'."
   }
+}
+
+run "an_image_of_another_architecture_is_refused" {
+  command = plan
+  variables {
+    compute = {
+      kind          = "ec2"
+      architecture  = "x86_64"
+      ami_id        = "ami-0123456789abcdef0"
+      deb_url       = "https://packages.example.com/warmcast_1_amd64.deb"
+      deb_sha256    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+      agent_deb_url = "https://packages.example.com/agent.deb"
+    }
+  }
+  expect_failures = [data.aws_ami.this]
 }
 
 run "a_secret_on_ec2_is_refused" {
