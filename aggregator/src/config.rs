@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use warmcast_common::admin::AdminConfig;
-use warmcast_common::config::{Section, ServiceConfig};
+use warmcast_common::config::{AwsService, Section, ServiceConfig};
 use warmcast_common::consumer::store::StateConfig;
 use warmcast_common::consumer::{LaneStart, Parking, WorkerConfig};
 use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
@@ -158,8 +158,9 @@ impl DaemonConfig for Config {
 
     fn read(mut root: Section) -> Self {
         let mut dynamodb_section = root.section("dynamodb");
+        let streams = ("streams_endpoint", AwsService::DynamoDbStreams);
         let (dynamodb, streams_endpoint) =
-            ServiceConfig::read_with(&mut dynamodb_section, Some("streams_endpoint"));
+            ServiceConfig::read_with(&mut dynamodb_section, AwsService::DynamoDb, Some(streams));
         if let Some(endpoint) = &dynamodb.endpoint {
             dynamodb_section.default_is("streams_endpoint", endpoint.as_str());
         }
@@ -240,7 +241,7 @@ impl TableConfig {
 impl RegionConfig {
     fn read(name: String, mut section: Section, tables: &[TableConfig]) -> Self {
         let mut kinesis_section = section.section("kinesis");
-        let mut kinesis = ServiceConfig::read(&mut kinesis_section);
+        let mut kinesis = ServiceConfig::read(&mut kinesis_section, AwsService::Kinesis);
         kinesis_section.default_is("region", name.as_str());
         kinesis_section.finish();
         kinesis.region.get_or_insert_with(|| name.clone());

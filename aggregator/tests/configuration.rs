@@ -10,7 +10,9 @@ use warmcast_common::daemon::read;
 #[path = "../../common/tests/support/configuration.rs"]
 mod support;
 
-use support::{assert_shown, assert_usage, assert_violations, check, stderr, uncommented};
+use support::{
+    assert_endpoint_variables, assert_shown, assert_usage, assert_violations, check, stderr, uncommented,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_aggregator");
 const EXAMPLE: &str = include_str!("../../config/aggregator.toml");
@@ -67,6 +69,12 @@ fn every_file_in_config_is_parsed_by_a_test() {
         ["aggregator.toml", "cache-writer.toml", "prices-2018.toml", "prices.toml"],
         "add a test for a new file, then its name here"
     );
+}
+
+#[test]
+fn the_sdks_variables_may_name_no_endpoint_in_the_clear() {
+    let sections = ["dynamodb", "regions.ap-northeast-1.kinesis", "regions.eu-west-1.kinesis"];
+    assert_endpoint_variables(BINARY, EXAMPLE, &sections);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use warmcast_cache::{CacheConfig, FillerConfig, MasterConfig};
 use warmcast_common::admin::AdminConfig;
-use warmcast_common::config::{Section, ServiceConfig};
+use warmcast_common::config::{AwsService, Section, ServiceConfig};
 use warmcast_common::consumer::WorkerConfig;
 use warmcast_common::consumer::store::StateConfig;
 use warmcast_common::daemon::{DaemonConfig, host_name, read_shutdown};
@@ -109,7 +109,7 @@ impl DaemonConfig for Config {
 
     fn read(mut root: Section) -> Self {
         let mut dynamodb_section = root.section("dynamodb");
-        let dynamodb = ServiceConfig::read(&mut dynamodb_section);
+        let dynamodb = ServiceConfig::read(&mut dynamodb_section, AwsService::DynamoDb);
         dynamodb_section.finish();
         let mut reducers = root.section("reducers");
         let reducer_count = reducers.size("count", 1..=1_024, 8);
@@ -181,7 +181,7 @@ impl KinesisConfig {
         let starts = [("trim-horizon", true), ("latest", false)];
         let config = Self {
             stream: section.required_text("stream"),
-            service: ServiceConfig::read(&mut section),
+            service: ServiceConfig::read(&mut section, AwsService::Kinesis),
             from_trim_horizon: section.choice("initial_position", &starts, true),
         };
         section.finish();

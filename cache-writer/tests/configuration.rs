@@ -10,7 +10,10 @@ use warmcast_common::daemon::read;
 #[path = "../../common/tests/support/configuration.rs"]
 mod support;
 
-use support::{assert_command, assert_shown, assert_usage, assert_violations, check, stderr, uncommented};
+use support::{
+    assert_command, assert_endpoint_variables, assert_shown, assert_usage, assert_violations, check, stderr,
+    uncommented,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cache-writer");
 const CONFIG_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/cache-writer.toml");
@@ -56,6 +59,11 @@ fn the_example_is_good_and_its_commented_keys_show_the_defaults() {
     assert_eq!(fallback.master.breaker.slow_after, master.breaker.slow_after);
     assert!((fallback.master.read_units_per_second_max - master.read_units_per_second_max).abs() < 1e-9);
     assert!(given.fallback.is_none(), "the master is read by those who ask for it");
+}
+
+#[test]
+fn the_sdks_variables_may_name_no_endpoint_in_the_clear() {
+    assert_endpoint_variables(BINARY, EXAMPLE, &["kinesis", "dynamodb"]);
 }
 
 #[test]

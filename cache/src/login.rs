@@ -5,14 +5,17 @@ mod tokens;
 
 use std::path::Path;
 
+use tokio::io::AsyncReadExt as _;
+use zeroize::Zeroizing;
+
 #[cfg(feature = "iam")]
 pub(crate) use self::tokens::Tokens;
 use crate::config::{Password, Secret};
 #[cfg(feature = "iam")]
 use crate::token::TokenError;
 
-/// The largest file that is taken for one with a password.
-const FILE_BYTES_MAX: usize = 64 << 10;
+/// The largest file that is taken for one with a password. No more of one is read.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Where the credentials of the connections to one kind of peer come from.
 pub(crate) struct Login {
@@ -82,12 +85,48 @@ impl Login {
 
 async fn read(path: &Path) -> Result<Secret, LoginError> {
     let failed = |reason: String| LoginError::File { path: path.display().to_string(), reason };
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| failed(error.to_string()))?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| failed(error.to_string()))?;
+    let mut text = Zeroizing::new(String::new());
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    let bytes = read.map_err(|error| failed(error.to_string()))?;
     let password = text.strip_suffix('\n').unwrap_or(&text);
     let password = password.strip_suffix('\r').unwrap_or(password);
     match password {
         "" => Err(failed("it is empty".to_owned())),
-        _ if password.len() > FILE_BYTES_MAX => Err(failed("it is too large for a password".to_owned())),
+        _ if bytes as u64 > FILE_BYTES_MAX => Err(failed("it is too large for a password".to_owned())),
         _ => Ok(Secret::new(password)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_file_is_read_anew_and_without_the_end_of_its_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, password) in [("first\n", "first"), ("second\r\n", "second"), (" a b ", " a b ")] {
+            std::fs::write(file.path(), text).unwrap();
+            assert_eq!(read(file.path()).await.unwrap().expose(), password);
+        }
+        std::fs::write(file.path(), "\n").unwrap();
+        assert!(read(file.path()).await.unwrap_err().to_string().ends_with("it is empty"));
+    }
+
+    #[tokio::test]
+    async fn of_a_file_that_does_not_end_no_more_is_read_than_a_password_has() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let text = "x".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1);
+        // It stays open until the thread is joined.
+        let writing = std::thread::spawn(move || writer.write_all(text.as_bytes()).map(|()| writer));
+        let read = tokio::time::timeout(Duration::from_secs(30), read(Path::new(&path))).await;
+        let error = read.expect("no more than that is read").unwrap_err();
+        assert!(error.to_string().ends_with("it is too large for a password"), "{error}");
+        drop(writing.join().unwrap().unwrap());
     }
 }

@@ -10,7 +10,6 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -108,9 +107,9 @@ impl CallError {
             Some(e) => match (e.code(), e.message()) {
                 (Some(code), Some(text)) => format!("{code}: {text}"),
                 (Some(code), None) => code.to_owned(),
-                (None, _) => DisplayErrorContext(e).to_string(),
+                (None, _) => chain(e),
             },
-            None => DisplayErrorContext(&error).to_string(),
+            None => chain(&error),
         };
         let class = classify(&error, code.as_deref());
         Self { operation, target: target.into(), class, code, message }
@@ -120,6 +119,13 @@ impl CallError {
     pub fn is_code(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
+}
+
+/// What an error says, and what those behind it say. The SDK's own `DisplayErrorContext` adds the error's `Debug`, which
+/// has the whole answer in it where that could not be read.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
 fn classify<E, R>(error: &SdkError<E, R>, code: Option<&str>) -> Class {
@@ -178,6 +184,8 @@ fn remedy(class: Class, answered: bool) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::operation::get_item::GetItemError;
+
     use super::*;
     use crate::config::{Secret, StaticCredentials};
 
@@ -188,6 +196,15 @@ mod tests {
         assert_eq!(class_of_code("UnrecognizedClientException"), Class::Denied);
         assert_eq!(class_of_code("ResourceNotFoundException"), Class::NotFound);
         assert_eq!(class_of_code("SomethingNew"), Class::Transient);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_in_the_error() {
+        let error = SdkError::<GetItemError, &str>::response_error("it ends too early", "hunter2");
+        let error = CallError::new("GetItem", "table profiles", error);
+        assert_eq!(error.class, Class::Transient);
+        assert_eq!(error.message, "response error: it ends too early");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 //! 3. [`Section::finish`] notes every key nobody asked for.
 //! 4. [`Violations::into_result`] refuses the configuration if anything was noted.
 
+mod secret;
 mod document;
 mod known;
 mod section;
@@ -17,31 +18,9 @@ mod effective;
 
 pub use document::{Document, LoadError, Source};
 pub use effective::{Effective, EffectiveKey, read_effective};
+pub use secret::{Secret, SecretFileError};
 pub use section::{Section, Violation, Violations};
-pub use service::{ServiceConfig, StaticCredentials};
+pub use service::{AwsService, ServiceConfig, StaticCredentials};
 
 /// The exit code for a wrong configuration or command line (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
-
-/// A value that must never be printed: its `Debug` does not show it. Its memory is overwritten when it is dropped (not
-/// that of the copies which libraries make of it to send it).
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(zeroize::Zeroizing<String>);
-
-impl Secret {
-    /// Wraps a value.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(zeroize::Zeroizing::new(value.into()))
-    }
-
-    /// The value itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
-}

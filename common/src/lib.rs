@@ -16,6 +16,7 @@ pub mod clock;
 pub mod fence;
 pub mod retry;
 pub mod aws;
+pub mod http;
 mod own_table;
 mod plain;
 pub mod daemon;

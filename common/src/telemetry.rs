@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{FilterExt as _, Targets};
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
@@ -39,7 +41,8 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// How lines look.
     pub format: LogFormat,
-    /// The least severe level that is written; `RUST_LOG` overrides it.
+    /// The least severe level that is written; `RUST_LOG` overrides it. Of other crates than ours it is never below
+    /// `debug`.
     pub level: &'static str,
     /// Pause between two `stats` lines.
     pub stats_interval: Duration,
@@ -76,7 +79,7 @@ pub struct Telemetry {
 
 /// Starts logging for the whole process. A second call, as in tests, changes nothing.
 pub fn init(config: &LogConfig, identity: Identity) -> Telemetry {
-    let filter = EnvFilter::builder().with_default_directive(level(config.level).into()).from_env_lossy();
+    let filter = filter(config.level, &std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default());
     let colors = std::io::stderr().is_terminal();
     let lines = Lines::new(config.format, colors, identity.clone(), std::io::stderr);
     let telemetry = Telemetry { identity, ..Telemetry::default() };
@@ -87,8 +90,14 @@ pub fn init(config: &LogConfig, identity: Identity) -> Telemetry {
     telemetry
 }
 
-fn level(word: &str) -> tracing::level_filters::LevelFilter {
-    word.parse().unwrap_or(tracing::level_filters::LevelFilter::INFO)
+/// What is written: as the directives of `RUST_LOG` say, and at `level` where they say nothing; but `trace` of our own
+/// crates alone, whatever anybody says. At that level the AWS SDK writes requests and answers with their bodies (its
+/// orchestrator), what it signs, session tokens included (`aws-sigv4`), and redis its replies. Ours write none.
+fn filter<S>(level: &str, directives: &str) -> impl Filter<S> + use<S> {
+    let level: LevelFilter = level.parse().unwrap_or(LevelFilter::INFO);
+    let asked = EnvFilter::builder().with_default_directive(level.into()).parse_lossy(directives);
+    let ours = Targets::new().with_default(LevelFilter::DEBUG).with_target("warmcast_", LevelFilter::TRACE);
+    asked.and(ours)
 }
 
 /// Calls `log` at every interval until `end`, and once more then.
@@ -169,7 +178,55 @@ impl LogLimiter {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::types::AttributeValue;
+
+    use super::lines::Written;
     use super::*;
+    use crate::aws::sdk_config;
+    use crate::config::{Secret, ServiceConfig, StaticCredentials};
+
+    /// What one call of the SDK writes: a row goes there, another comes back.
+    async fn written_of_a_call(level: &str, directives: &str) -> String {
+        const ANSWER: &str = r#"{"Item":{"name":{"S":"hunter2-of-the-answer"}}}"#;
+        let answer = || async { ([("content-type", "application/x-amz-json-1.0")], ANSWER) };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let service = ServiceConfig {
+            region: Some("eu-west-1".to_owned()),
+            endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+            credentials: Some(StaticCredentials {
+                access_key_id: "key".to_owned(),
+                secret_access_key: Secret::new("hunter2-of-the-key"),
+                session_token: Some(Secret::new("hunter2-of-the-session")),
+            }),
+        };
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = Lines::new(LogFormat::Human, false, Identity::default(), move || writer.clone());
+        let subscriber = Registry::default().with(lines.with_filter(filter(level, directives)));
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let mut server = tokio::task::JoinSet::new();
+        let app = axum::Router::new().fallback(axum::routing::any(answer));
+        server.spawn(async move { axum::serve(listener, app).await });
+        let client = aws_sdk_dynamodb::Client::new(&sdk_config(&service).await);
+        let key = AttributeValue::S("hunter2-of-the-request".to_owned());
+        let item =
+            client.get_item().table_name("profiles").key("name", key).send().await.unwrap().item.unwrap();
+        assert_eq!(item["name"], AttributeValue::S("hunter2-of-the-answer".to_owned()));
+        tracing::trace!("ours");
+        written.text()
+    }
+
+    #[tokio::test]
+    async fn no_payload_and_no_secret_is_written_at_any_level_whoever_asks_for_it() {
+        let of_modules = "trace,aws_smithy_runtime::client::orchestrator=trace,aws_sigv4=trace,hyper=trace";
+        for (level, directives) in [("trace", ""), ("debug", ""), ("info", "trace"), ("info", of_modules)] {
+            let text = written_of_a_call(level, directives).await;
+            assert!(text.contains("DEBUG aws_smithy_runtime"), "{level}, {directives}: {text}");
+            assert_eq!(text.contains("TRACE warmcast_common"), level == "trace" || !directives.is_empty());
+            let told = text.lines().find(|line| line.contains("hunter2"));
+            assert!(told.is_none(), "{level}, {directives}: {told:?}");
+        }
+    }
 
     #[test]
     fn a_repeated_message_is_logged_at_once_and_then_every_ten_seconds() {

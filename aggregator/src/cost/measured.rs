@@ -3,14 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow, ensure};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use anyhow::{anyhow, ensure};
+use warmcast_common::http::{self, Bounds};
 
 /// What a scrape may take, and how long.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
-const PATIENCE: Duration = Duration::from_secs(10);
+const SCRAPE: Bounds = Bounds { body_bytes_max: 16 << 20, within: Duration::from_secs(10) };
 
 /// What was measured since the process started.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,29 +36,19 @@ pub struct Measured {
 /// When it cannot be read, or is not what an aggregator answers.
 pub async fn read(from: &str) -> Result<Measured, anyhow::Error> {
     let (text, at) = match from.strip_prefix("http://") {
-        Some(address) => {
-            let answer = timeout(PATIENCE, get(address)).await;
-            (
-                answer.with_context(|| format!("no answer within {} s", PATIENCE.as_secs()))??,
-                SystemTime::now(),
-            )
-        }
+        Some(address) => (scrape(address).await?, SystemTime::now()),
         None => (tokio::fs::read_to_string(from).await?, tokio::fs::metadata(from).await?.modified()?),
     };
     Measured::of(&text, at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64())
 }
 
-async fn get(address: &str) -> Result<String, anyhow::Error> {
-    let (host, path) = address.split_once('/').unwrap_or((address, "metrics"));
-    let mut stream = TcpStream::connect(host).await.with_context(|| format!("connect to {host}"))?;
-    let request = format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
-    let status = head.lines().next().unwrap_or_default();
-    ensure!(status.contains(" 200"), "{host} answered {status:?}; with a bearer token, give a file");
-    Ok(body.to_owned())
+/// What an endpoint answers at `HOST[:PORT]/PATH`; without a path at /metrics.
+async fn scrape(address: &str) -> Result<String, anyhow::Error> {
+    let path = if address.contains('/') { "" } else { "/metrics" };
+    let url = format!("http://{address}{path}");
+    let answer = http::get(&url, &[], SCRAPE).await?;
+    ensure!(answer.status == 200, "{url} answered {}; with a bearer token, give a file", answer.status);
+    Ok(answer.body)
 }
 
 impl Measured {

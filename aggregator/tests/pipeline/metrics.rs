@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::StreamViewType;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use warmcast_common::http::{self, Bounds, HttpError};
 
 use super::fake_kinesis::{Answer, FakeKinesis};
 use super::servers::DynamoDb;
@@ -14,6 +14,7 @@ use super::world::{Aggregator, changes, config, directory, region};
 
 const CATALOGUE: &str = include_str!("../../../docs/metrics.md");
 const SECRET: &str = "key-of-a-user";
+const SCRAPE: Bounds = Bounds { body_bytes_max: 16 << 20, within: Duration::from_secs(60) };
 
 /// An address of this machine that is no other process', and no other's of this one who gives another number.
 fn address(number: u8) -> String {
@@ -23,15 +24,15 @@ fn address(number: u8) -> String {
 
 /// The metrics as text.
 async fn scrape(address: &str) -> String {
-    let Ok(mut connection) = TcpStream::connect(address).await else { return String::new() };
-    let request = format!(
-        "GET /metrics HTTP/1.1\r\nhost: {address}\r\naccept: application/openmetrics-text\r\nconnection: close\r\n\r\n"
-    );
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    answer
+    let accept = ("accept", "application/openmetrics-text");
+    match http::get(&format!("http://{address}/metrics"), &[accept], SCRAPE).await {
+        Err(HttpError::Connect { .. }) => String::new(),
+        answer => {
+            let answer = answer.unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            answer.body
+        }
+    }
 }
 
 /// Each sample's value, by its name with its labels.

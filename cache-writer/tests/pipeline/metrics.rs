@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use warmcast_common::http::{self, Bounds};
 use warmcast_proto::change::ChangeKind;
 
 use super::wait::until;
@@ -66,13 +67,10 @@ struct Scrape(String);
 
 impl Scrape {
     async fn of(admin: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(admin).await.unwrap();
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-        Self(text)
+        let bounds = Bounds { body_bytes_max: 16 << 20, within: Duration::from_secs(60) };
+        let answer = http::get(&format!("http://{admin}/metrics"), &[], bounds).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        Self(answer.body)
     }
 
     /// The value of one series, by its name without the prefix.

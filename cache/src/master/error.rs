@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use super::key::KeyError;
 
@@ -164,7 +164,7 @@ impl Failure {
         let message = match (code, answered.and_then(ProvideErrorMetadata::message)) {
             (Some(code), Some(text)) => format!("{code}: {text}"),
             (Some(code), None) => code.to_owned(),
-            (None, _) => DisplayErrorContext(error).to_string(),
+            (None, _) => chain(error),
         };
         let class = match (code, error) {
             (Some(code), _) => FailureClass::of_code(code),
@@ -181,6 +181,13 @@ impl Failure {
     }
 }
 
+/// What an error says, and what those behind it say. The SDK's own `DisplayErrorContext` adds the error's `Debug`, which
+/// has the whole answer in it, a row say, where that could not be read.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
+}
+
 impl MasterError {
     /// It was not even tried.
     #[must_use]
@@ -191,6 +198,8 @@ impl MasterError {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::operation::get_item::GetItemError;
+
     use super::*;
 
     #[test]
@@ -201,6 +210,15 @@ mod tests {
         assert_eq!(class("ResourceNotFoundException"), FailureClass::NotFound);
         assert_eq!(class("ValidationException"), FailureClass::Permanent);
         assert_eq!(class("SomethingNew"), FailureClass::Transient);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_in_the_error() {
+        let error = SdkError::<GetItemError, &str>::response_error("it ends too early", "hunter2");
+        let failure = Failure::new(&error);
+        assert_eq!(failure.class, FailureClass::Transient);
+        assert_eq!(&*failure.message, "response error: it ends too early");
+        assert!(!format!("{failure:?}").contains("hunter2"), "{failure:?}");
     }
 
     #[test]

@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{HeaderMap, Method, Request};
-use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +19,7 @@ use super::config::{AdminConfig, TokenSource};
 use super::server::{Admin, AdminError, Attended};
 use crate::config::Secret;
 use crate::health::Health;
+use crate::http::{self, Bounds, send};
 use crate::metrics::{Registry, registry};
 use crate::telemetry::Recent;
 
@@ -68,22 +68,9 @@ impl Answer {
 }
 
 async fn ask(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
-    let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    let asking = async {
-        let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, text }
-    };
-    // One that is closed after its answer has ended well: what it lacks, `asking` notices.
-    let ending = async {
-        let _ended = connection.await;
-        std::future::pending::<Answer>().await
-    };
-    tokio::select! {
-        answer = asking => answer,
-        answer = ending => answer,
-    }
+    let bounds = Bounds { body_bytes_max: 1 << 20, within: PATIENCE };
+    let http::Answer { status, headers, body } = send(&address.to_string(), request, bounds).await.unwrap();
+    Answer { status, headers, text: body }
 }
 
 fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {

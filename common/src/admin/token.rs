@@ -5,7 +5,6 @@
 //! one before holds.
 
 use std::fmt;
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
 use super::config::TokenSource;
-use crate::config::Secret;
+use crate::config::{Secret, SecretFileError};
 use crate::telemetry::LogLimiter;
 
 /// The least that a token has: what cannot be guessed.
@@ -116,15 +115,15 @@ impl fmt::Debug for Token {
 }
 
 fn read(path: &Path) -> Result<Secret, TokenError> {
-    let unreadable = |source| TokenError::Unreadable { path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(TOKEN_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    let token = text.trim();
-    let is_token = (TOKEN_BYTES_MIN..=usize::try_from(TOKEN_BYTES_MAX).unwrap_or(usize::MAX))
-        .contains(&token.len())
-        && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_token { Ok(Secret::new(token)) } else { Err(TokenError::NoToken { path: path.to_owned() }) }
+    let path = path.to_owned();
+    let secret = match Secret::of_file(&path, TOKEN_BYTES_MAX) {
+        Ok(secret) => secret,
+        Err(SecretFileError::Unreadable(source)) => return Err(TokenError::Unreadable { path, source }),
+        Err(SecretFileError::Empty | SecretFileError::TooLarge) => return Err(TokenError::NoToken { path }),
+    };
+    let token = secret.expose().trim();
+    let is_token = token.len() >= TOKEN_BYTES_MIN && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_token { Ok(Secret::new(token)) } else { Err(TokenError::NoToken { path }) }
 }
 
 fn is_world_readable(path: &Path) -> bool {

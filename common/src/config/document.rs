@@ -1,5 +1,6 @@
 //! The three layers of a configuration, merged into one tree: file, then environment, then flags.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -7,12 +8,17 @@ use toml::{Table, Value};
 /// Environment variables with this prefix set keys: `WARMCAST__BATCH__LINGER_MS=20` sets `batch.linger_ms`.
 const ENVIRONMENT_PREFIX: &str = "WARMCAST__";
 
+/// Environment variables with this prefix tell the AWS SDK where services are.
+const ENDPOINT_PREFIX: &str = "AWS_ENDPOINT_URL";
+
 /// A merged configuration, not yet looked into. It may hold secrets, so it has no `Debug`.
 #[derive(Clone, Default)]
 pub struct Document {
     root: Table,
     /// What the layers above the file have set, the last one last.
     set: Vec<(Vec<String>, Source)>,
+    /// What the environment says of where AWS is, by the variables' names.
+    endpoints: BTreeMap<String, String>,
 }
 
 /// Where a key's value comes from.
@@ -67,7 +73,7 @@ pub enum LoadError {
 
 impl Document {
     /// Reads `file` and overlays `environment` (only names that begin with `WARMCAST__`), then `flags`, each
-    /// `key.path=value`.
+    /// `key.path=value`. Of the environment it also keeps where the AWS SDK is told that services are.
     ///
     /// A value is read as TOML where it is TOML (`20`, `true`, `["a"]`), else as a string. In an environment
     /// name `__` separates keys; a segment finds an existing key that differs only in case and punctuation, so
@@ -93,6 +99,8 @@ impl Document {
             if let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) {
                 let path: Vec<&str> = path.split("__").collect();
                 document.set(&Source::Environment(name.clone()), &path, &value)?;
+            } else if name.starts_with(ENDPOINT_PREFIX) {
+                document.endpoints.insert(name, value);
             }
         }
         for flag in flags {
@@ -111,13 +119,18 @@ impl Document {
     /// # Errors
     /// When it is not TOML.
     pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        Ok(Self { root: text.parse()?, set: Vec::new() })
+        Ok(Self { root: text.parse()?, ..Self::default() })
     }
 
     /// Where the value of a key that is there comes from.
     pub fn source_of(&self, path: &[String]) -> Source {
         let is_of = |(set, _): &&(Vec<String>, Source)| path.starts_with(set);
         self.set.iter().rev().find(is_of).map_or(Source::File, |(_, source)| source.clone())
+    }
+
+    /// What the environment says of where AWS is: `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_KINESIS` and so on.
+    pub(super) const fn endpoints(&self) -> &BTreeMap<String, String> {
+        &self.endpoints
     }
 
     /// The tree.

@@ -59,7 +59,7 @@ pub fn read_effective<C>(
     read: impl FnOnce(Section) -> C,
 ) -> Result<(C, Effective), Vec<Violation>> {
     let violations = Violations::default();
-    let root = Section::root(document.clone().into_root(), &violations);
+    let root = Section::root(document.clone().into_root(), &violations).with_endpoints(document.endpoints());
     let known = root.known();
     let config = read(root);
     let config = violations.into_result(config)?;

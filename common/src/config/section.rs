@@ -1,12 +1,11 @@
 //! A section of the configuration, read field by field; what is wrong is noted and reading goes on.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Read as _;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -69,6 +68,8 @@ pub struct Section {
     known: Known,
     /// Its place there.
     place: usize,
+    /// What the environment says of where AWS is.
+    endpoints: Rc<BTreeMap<String, String>>,
 }
 
 impl Section {
@@ -76,7 +77,39 @@ impl Section {
     pub fn root(table: Table, violations: &Violations) -> Self {
         let known = Known::default();
         let place = known.section(Vec::new(), SectionKind::Read);
-        Self { path: Vec::new(), table, asked: BTreeSet::new(), violations: violations.clone(), known, place }
+        Self {
+            path: Vec::new(),
+            table,
+            asked: BTreeSet::new(),
+            violations: violations.clone(),
+            known,
+            place,
+            endpoints: Rc::default(),
+        }
+    }
+
+    /// Says what the environment says of where AWS is, by the variables' names.
+    pub(super) fn with_endpoints(self, endpoints: &BTreeMap<String, String>) -> Self {
+        Self { endpoints: Rc::new(endpoints.clone()), ..self }
+    }
+
+    /// The variable that tells the AWS SDK where a service is, if one is set, and its value. `service` is as such
+    /// variables end.
+    pub(super) fn endpoint_variable(&self, service: &str) -> Option<(String, String)> {
+        let names = [format!("AWS_ENDPOINT_URL_{service}"), "AWS_ENDPOINT_URL".to_owned()];
+        let mut set =
+            names.into_iter().filter_map(|name| Some((name.clone(), self.endpoints.get(&name)?.clone())));
+        set.next()
+    }
+
+    /// Notes something about a variable of the environment, once.
+    pub(super) fn note_variable(&self, name: &str, message: impl Into<String>) {
+        self.violations.note_once(name, message);
+    }
+
+    /// Its name, as it stands in brackets.
+    pub(super) fn header(&self) -> String {
+        format!("[{}]", self.path.join("."))
     }
 
     /// What will be read of the document through this section and those below it.
@@ -227,10 +260,10 @@ impl Section {
             self.note(file_name, format!("{name} is given, too: one of the two is enough"));
             return given;
         }
-        match read_secret(&file) {
+        match Secret::of_file(&file, SECRET_BYTES_MAX) {
             Ok(secret) => Some(secret),
-            Err(reason) => {
-                self.note(file_name, format!("{}: {reason}", file.display()));
+            Err(error) => {
+                self.note(file_name, format!("{}: {error}", file.display()));
                 None
             }
         }
@@ -409,6 +442,7 @@ impl Section {
             asked: BTreeSet::new(),
             violations: self.violations.clone(),
             known: self.known.clone(),
+            endpoints: Rc::clone(&self.endpoints),
         }
     }
 
@@ -419,21 +453,6 @@ impl Section {
 
 /// The largest file that is taken for one with a secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
-
-/// What a file has, without the end of its line.
-fn read_secret(path: &Path) -> Result<Secret, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = zeroize::Zeroizing::new(String::new());
-    let read = file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text);
-    let bytes = read.map_err(|error| error.to_string())?;
-    let secret = text.strip_suffix('\n').unwrap_or(&text);
-    let secret = secret.strip_suffix('\r').unwrap_or(secret);
-    match secret {
-        "" => Err("it is empty".to_owned()),
-        _ if bytes as u64 > SECRET_BYTES_MAX => Err("it is too large for a secret".to_owned()),
-        _ => Ok(Secret::new(secret)),
-    }
-}
 
 fn with_credentials_directory(text: &str, directory: Option<OsString>) -> Option<PathBuf> {
     match text.strip_prefix("${CREDENTIALS_DIRECTORY}/") {

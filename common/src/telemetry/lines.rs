@@ -16,6 +16,7 @@ use tracing_subscriber::layer::Context;
 use super::LogFormat;
 use super::fields::Fields;
 use super::repeats::{LeftOut, Repeats};
+use crate::plain::plain;
 
 /// Bytes of one text of a line. What is longer is cut: a line is for reading, and collectors cut or drop large ones.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
@@ -49,31 +50,30 @@ impl<W: for<'a> MakeWriter<'a> + 'static> Lines<W> {
     fn write(&self, metadata: &Metadata<'_>, fields: &Fields) {
         let timestamp = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
         let mut line = match self.format {
-            LogFormat::Human => self.human(&timestamp, metadata, fields).into_bytes(),
+            LogFormat::Human => self.human(&timestamp, metadata, fields),
             LogFormat::Json => self.json(&timestamp, metadata, fields).unwrap_or_default(),
         };
-        line.push(b'\n');
+        line.push('\n');
         // Nobody to tell if standard error is closed.
-        let _closed = self.writer.make_writer().write_all(&line);
+        let _closed = self.writer.make_writer().write_all(line.as_bytes());
     }
 
     fn human(&self, timestamp: &str, metadata: &Metadata<'_>, fields: &Fields) -> String {
-        let level = metadata.level();
-        let mut line = format!("{timestamp} ");
-        // A write to a string does not fail.
-        let _infallible = if self.colors {
-            write!(line, "\u{1b}[{}m{level:>5}\u{1b}[0m", color(*level))
-        } else {
-            write!(line, "{level:>5}")
-        };
-        let _infallible = write!(line, " {}: {}", metadata.target(), plain(&fields.message));
+        let message = fields.message.replace('\n', "\\n").replace('\t', "\\t");
+        let mut said = format!(" {}: {message}", metadata.target());
         for (name, value) in &fields.values {
+            // A write to a string does not fail.
             let _infallible = match value {
-                Value::String(text) if is_word(text) => write!(line, " {name}={text}"),
-                value => write!(line, " {name}={value}"),
+                Value::String(text) if is_word(text) => write!(said, " {name}={text}"),
+                value => write!(said, " {name}={value}"),
             };
         }
-        line
+        let (level, said) = (metadata.level(), plain(&said));
+        if self.colors {
+            format!("{timestamp} \u{1b}[{}m{level:>5}\u{1b}[0m{said}", color(*level))
+        } else {
+            format!("{timestamp} {level:>5}{said}")
+        }
     }
 
     fn json(
@@ -81,7 +81,7 @@ impl<W: for<'a> MakeWriter<'a> + 'static> Lines<W> {
         timestamp: &str,
         metadata: &Metadata<'_>,
         fields: &Fields,
-    ) -> Result<Vec<u8>, serde_json::Error> {
+    ) -> Result<String, serde_json::Error> {
         let mut line = Vec::with_capacity(512);
         let mut serializer = serde_json::Serializer::new(&mut line);
         let mut map = serializer.serialize_map(None)?;
@@ -102,7 +102,7 @@ impl<W: for<'a> MakeWriter<'a> + 'static> Lines<W> {
             map.serialize_entry("worker_id", worker_id)?;
         }
         map.end()?;
-        Ok(line)
+        Ok(plain(&String::from_utf8_lossy(&line)).into_owned())
     }
 }
 
@@ -142,12 +142,6 @@ fn is_word(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\'))
 }
 
-/// A message without what would start a new line, or tell a terminal to do something.
-fn plain(message: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
-    message.chars().map(escaped).collect()
-}
-
 /// As terminals have them: red, yellow, green, blue, magenta.
 fn color(level: Level) -> u8 {
     match level {
@@ -159,30 +153,37 @@ fn color(level: Level) -> u8 {
     }
 }
 
+/// Where tests have lines written to.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(super) struct Written(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Written {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock()).into_owned()
+    }
+}
+
+#[cfg(test)]
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::io;
-    use std::sync::Arc;
 
-    use parking_lot::Mutex;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn written(format: LogFormat, log: impl FnOnce()) -> Vec<String> {
         let written = Written::default();
@@ -190,8 +191,7 @@ mod tests {
         let identity = Identity { service: "warmcast-aggregator", worker_id: Some("worker-1".to_owned()) };
         let lines = Lines::new(format, false, identity, move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
-        let bytes = written.0.lock().clone();
-        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+        written.text().lines().map(str::to_owned).collect()
     }
 
     #[test]
@@ -214,12 +214,43 @@ mod tests {
     #[test]
     fn a_line_for_people_stays_one_line_whatever_it_says() {
         let lines = written(LogFormat::Human, || {
-            tracing::error!(shard = "shard-1", reason = "a \"b\"\nc", count = 3, "first\nsecond\u{1b}[31m");
+            tracing::error!(shard = "shard-1", reason = "a \"b\"\nc", count = 3, "first\nsecond\t\u{1b}[31m");
         });
         let [line] = <[String; 1]>::try_from(lines).unwrap();
         let (_, said) = line.split_once("tests: ").unwrap();
-        assert_eq!(said, r#"first\nsecond\u{1b}[31m count=3 reason="a \"b\"\nc" shard=shard-1"#);
+        assert_eq!(said, r#"first\nsecond\t\u001b[31m count=3 reason="a \"b\"\nc" shard=shard-1"#);
         assert!(line.contains(" ERROR "), "{line}");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_in_no_line_and_json_stays_what_it_says() {
+        let hostile = "a\u{9b}31m\u{7f}\u{202e}\u{2066}\u{1b}]0;x\u{7}";
+        let log = || tracing::warn!(error = hostile, shown = %format_args!("[{hostile}]"), "said {hostile}");
+        for format in [LogFormat::Human, LogFormat::Json] {
+            let [line] = <[String; 1]>::try_from(written(format, log)).unwrap();
+            assert!(line.is_ascii() && !line.contains(char::is_control), "{line:?}");
+            assert!(line.contains("\\u009b31m\\u007f\\u202e\\u2066"), "{line}");
+            if format == LogFormat::Json {
+                let fields: BTreeMap<String, Value> = serde_json::from_str(&line).unwrap();
+                assert_eq!(fields["error"], hostile);
+                assert_eq!(fields["shown"], format!("[{hostile}]"));
+                assert_eq!(fields["message"], format!("said {hostile}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_levels_color_is_the_only_thing_that_a_terminal_obeys() {
+        let (written, identity) = (Written::default(), Identity::default());
+        let writer = written.clone();
+        let lines = Lines::new(LogFormat::Human, true, identity, move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            tracing::warn!(error = "\u{1b}[2J\u{9b}2J", "sent again");
+        });
+        let line = written.text();
+        let (_, line) = line.split_once(' ').unwrap();
+        let rest = line.strip_prefix("\u{1b}[33m WARN\u{1b}[0m ").unwrap();
+        assert!(!rest.trim_end().contains(char::is_control), "{rest:?}");
     }
 
     #[test]

@@ -6,12 +6,23 @@ use std::process::{Command, Output};
 
 /// Runs a daemon's `run --check-config` on this configuration.
 pub(crate) fn check(binary: &str, configuration: &str, arguments: &[&str]) -> Output {
+    check_in(binary, configuration, arguments, &[])
+}
+
+/// As [`check`], with these variables in its environment.
+pub(crate) fn check_in(
+    binary: &str,
+    configuration: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Output {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), configuration).unwrap();
     Command::new(binary)
         .args(["run", "--check-config", "--config"])
         .arg(file.path())
         .args(arguments)
+        .envs(environment.iter().copied())
         .output()
         .unwrap()
 }
@@ -29,6 +40,23 @@ pub(crate) fn assert_violations(output: &Output, expected: &[&str]) {
         assert!(text.contains(violation), "{violation:?} is not in:\n{text}");
     }
     assert_eq!(text.lines().count(), expected.len(), "{text}");
+}
+
+/// Asserts that what the SDK's variables say of where AWS is is looked at, with all else that is wrong: exit code 64, one
+/// line for each of `sections`, which have neither an endpoint nor credentials.
+pub(crate) fn assert_endpoint_variables(binary: &str, configuration: &str, sections: &[&str]) {
+    let clear = [("AWS_ENDPOINT_URL", "http://10.0.0.1:8000")];
+    let each = |section: &&str| {
+        format!(
+            "AWS_ENDPOINT_URL: expected https://HOST, or http:// with an address of this machine; or set insecure_endpoint = true in [{section}]"
+        )
+    };
+    let lines: Vec<String> = sections.iter().map(each).chain(["surprise: unknown key".to_owned()]).collect();
+    let output = check_in(binary, configuration, &["--set", "surprise=1"], &clear);
+    assert_violations(&output, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    let secure = [("AWS_ENDPOINT_URL", "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com")];
+    let output = check_in(binary, configuration, &[], &secure);
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 /// Asserts that wrong command lines exit with 64, and help with 0.

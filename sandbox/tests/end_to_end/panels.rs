@@ -6,8 +6,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use warmcast_sandbox::log::Log;
 use warmcast_sandbox::process::Process;
@@ -52,13 +51,7 @@ impl Prometheus {
 
     /// What an API call answers; nothing while it does not.
     async fn ask(&self, path: &str) -> Option<Value> {
-        let mut stream = TcpStream::connect(&self.address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address);
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        serde_json::from_str(body).ok()
+        serde_json::from_str(&get(&format!("http://{}{path}", self.address)).await?).ok()
     }
 
     /// How many series answer a query; an error is its own.

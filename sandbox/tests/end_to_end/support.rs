@@ -8,6 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use warmcast_common::http::{self, Bounds};
 use warmcast_sandbox::entry::{self, Entry};
 use warmcast_sandbox::measure::Probes;
 use warmcast_sandbox::profile::Item;
@@ -39,6 +40,12 @@ where
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         sleep(POLL_INTERVAL).await;
     }
+}
+
+/// What a server answers, with whatever status; nothing while it does not.
+pub(crate) async fn get(url: &str) -> Option<String> {
+    let bounds = Bounds { body_bytes_max: 16 << 20, within: PATIENCE };
+    http::get(url, &[], bounds).await.ok().map(|answer| answer.body)
 }
 
 /// Traffic that goes on until `finish`.
