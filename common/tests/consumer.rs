@@ -51,3 +51,5 @@ mod leases;
 mod backpressure;
 #[path = "consumer/lanes.rs"]
 mod lanes;
+#[path = "consumer/upgrades.rs"]
+mod upgrades;

@@ -1,5 +1,6 @@
 //! What a benchmark found: figures with their targets, broken promises, and the verdict.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
@@ -118,6 +119,9 @@ pub struct Report {
     /// What was seen from second to second, where that is told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub seconds: Vec<serde_json::Value>,
+    /// What else machines want to know, by name.
+    #[serde(flatten)]
+    pub facts: BTreeMap<&'static str, serde_json::Value>,
     #[serde(skip)]
     output: Output,
     #[serde(skip)]
@@ -136,6 +140,7 @@ impl Report {
             notes: Vec::new(),
             violations: Vec::new(),
             seconds: Vec::new(),
+            facts: BTreeMap::new(),
             output,
             scenario: String::new(),
         };
@@ -231,6 +236,11 @@ impl Report {
         self.print(&format!("  {note}"))?;
         self.notes.push(note);
         Ok(())
+    }
+
+    /// Adds what machines want to know; people are told by a note.
+    pub fn fact(&mut self, name: &'static str, value: serde_json::Value) {
+        self.facts.insert(name, value);
     }
 
     /// Adds a broken promise.

@@ -154,6 +154,7 @@ pub async fn run(options: UpgradeOptions, stop: CancellationToken) -> Result<Rep
     let mut previous = stop.run_until_cancelled(preparing).await.ok_or(UpgradeError::Interrupted)??;
     let mut rig = Rig::start(&options, &mut previous).await?;
     report.note(previous.in_words())?;
+    report.fact("previous", previous.in_json());
     let ran = tokio::select! {
         ran = upgrade(&mut rig, &mut report, &options) => ran,
         () = stop.cancelled() => Err(UpgradeError::Interrupted),

@@ -10,13 +10,13 @@ use crate::daemon::ConfigArgs;
 /// What its help ends with.
 pub const EXAMPLES: &str = "\
 The command after -- restarts the worker and waits until it was started, as `systemctl restart` does. One restart at a time \
-is made in a fleet; each begins when every lease is held, nobody is silent, nothing waits or settles, and the watermark \
-is young, and ends when that is so again and the worker has its share. Nothing is retried, and nothing is left to clean up: the \
-lock of a command that was killed ends after a minute. A worker that does not come back stops those who are next, until it is \
-seen to live or they are told --lost.
+is made in a fleet; each begins when every lease is held by a worker that lives, nobody is stopping, nothing waits or settles, \
+and the watermark is young, and ends when that is so again and the worker has its share. Nothing is retried, and nothing is \
+left to clean up: the lock of a command that was killed ends after a minute. A worker that does not come back stops those who \
+are next, until it is seen to live or one of them is told --lost.
 
-Exit codes: 0 done; 1 the worker was restarted, and the fleet was not settled again within --back (with --dry-run: it could \
-not be restarted now); 2 refused, failed or stopped, and nothing was restarted; 64 wrong flags or configuration; \
+Exit codes: 0 done; 1 the restart was begun, and the fleet was not seen to be settled again, within --back or before a \
+signal (with --dry-run: it could not be restarted now); 2 refused, failed or stopped, and nothing was restarted; 64 wrong flags or configuration; \
 if the command after -- fails, its own.
 
 Examples:
@@ -47,7 +47,7 @@ pub struct UpgradeArgs {
     /// A fleet whose watermark is older than this is not settled.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     pub watermark_bound: Duration,
-    /// Go on without this worker, whose restart was not seen to end well. May be repeated.
+    /// Go on without this worker, whose restart was not seen to end well: nobody waits for it any more. May be repeated.
     #[arg(long, value_name = "WORKER")]
     pub lost: Vec<String>,
     /// Take no lock and run nothing: say whether it could be done now, and what is in the way.

@@ -21,27 +21,40 @@ pub(super) struct HeldLock {
     lock: RestartLock,
 }
 
+/// How a restart ended, as far as who is next is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing was done: the worker is as it was, and is named if it was.
+    NotBegun,
+    /// It was begun, and not seen to end well.
+    NotSeen,
+    /// The worker is back, and these were seen to live.
+    Back(BTreeSet<String>),
+}
+
 /// It was not renewed in time, and may be another's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the restart lock was lost: it could not be renewed in time, or was changed by hand")]
 pub(super) struct LostLock;
 
 impl HeldLock {
-    /// Tries to take it for a restart of `worker`. The other answer is the lock as it is.
+    /// Tries to take it for a restart of `worker`, and gives the `lost` up for all who come. The other answer is the lock as it is.
     pub(super) async fn take(
         store: &StateStore,
         owner: &str,
         worker: &str,
+        lost: &[String],
     ) -> Result<Result<Self, RestartLock>, StoreError> {
         let before = store.restart_lock().await?;
-        let Some(lock) = before.taken(owner, worker, now_ms()) else { return Ok(Err(before)) };
+        let Some(taken) = before.taken(owner, worker, now_ms()) else { return Ok(Err(before)) };
+        let lock = taken.without(lost);
         match store.change_restart_lock(&before, &lock).await? {
             true => Ok(Ok(Self { store: store.clone(), lock })),
             false => Ok(Err(store.restart_lock().await?)),
         }
     }
 
-    /// Workers whose restart was not seen to end well.
+    /// Workers whose restart was not seen to end well, its own among them.
     pub(super) fn unfinished(&self) -> &BTreeSet<String> {
         &self.lock.unfinished
     }
@@ -63,7 +76,8 @@ impl HeldLock {
         }
     }
 
-    async fn renew(&mut self) -> Result<(), LostLock> {
+    /// Makes sure that it is held now, and for some time.
+    pub(super) async fn renew(&mut self) -> Result<(), LostLock> {
         let renewed = self.lock.renewed(now_ms());
         match self.store.change_restart_lock(&self.lock, &renewed).await {
             Ok(true) => {
@@ -90,10 +104,15 @@ impl HeldLock {
         Ok(())
     }
 
-    /// Gives it up: see [`RestartLock::released`].
-    pub(super) async fn release(mut self, back: bool, living: &BTreeSet<String>) {
+    /// Gives it up.
+    pub(super) async fn release(mut self, ending: Ending) {
+        let (done, living) = match ending {
+            Ending::NotBegun => (true, BTreeSet::new()),
+            Ending::NotSeen => (false, BTreeSet::new()),
+            Ending::Back(living) => (true, living),
+        };
         for _ in 0..RELEASE_TRIES {
-            let released = self.lock.released(back, living);
+            let released = self.lock.released(done, &living);
             match self.store.change_restart_lock(&self.lock, &released).await {
                 Ok(true) => return,
                 Ok(false) if self.find().await.is_err() => return,

@@ -89,7 +89,7 @@ impl Rig {
             others.extend(previous.in_place_of(daemon).await?);
         }
         // All of them, or none.
-        if previous.programs.is_some() {
+        if previous.is_other() {
             rig.daemons_mut().zip(others).for_each(|(daemon, other)| daemon.run_as(Some(other)));
         }
         Ok(rig)

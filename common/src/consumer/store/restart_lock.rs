@@ -7,8 +7,8 @@
 //!
 //! Every change is one conditional write of the whole item as it was read: what is decided here by pure functions is done
 //! by one of those who decide, or by nobody. `fence` grows with each holder, so that one who was held up for longer than
-//! the lock lasts finds out by its next renewal. A worker whose restart was not seen to end well stays named, until it is
-//! seen to live: who is next does not go on over it.
+//! the lock lasts finds out by its next renewal. A worker whose restart was not seen to end well stays named, also while
+//! it is restarted again, until it is seen to live or given up: who is next does not go on over it.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,8 @@ pub struct RestartLock {
     pub fence: u64,
     /// Who has it, or had it until it ended by itself.
     pub holder: Option<LockHolder>,
-    /// The workers whose restart was begun and not seen to end well, the present holder's not among them.
+    /// The workers whose restart was begun and not seen to end well. The present holder's is among them if that was so
+    /// when it took the lock.
     pub unfinished: BTreeSet<String>,
 }
 
@@ -73,8 +74,7 @@ impl RestartLock {
         if self.held_by(now_ms).is_some() {
             return None;
         }
-        let mut unfinished = self.left_behind(now_ms);
-        unfinished.remove(worker);
+        let unfinished = self.left_behind(now_ms);
         let holder = LockHolder {
             owner: owner.to_owned(),
             worker: worker.to_owned(),
@@ -82,6 +82,13 @@ impl RestartLock {
             until_ms: now_ms.saturating_add(lock_ms()),
         };
         Some(Self { fence: self.fence + 1, holder: Some(holder), unfinished })
+    }
+
+    /// As it is when these workers are given up: nobody waits for them any more.
+    #[must_use]
+    pub fn without(mut self, lost: &[String]) -> Self {
+        self.unfinished.retain(|worker| !lost.contains(worker));
+        self
     }
 
     /// As it is when its holder renews it.
@@ -92,12 +99,12 @@ impl RestartLock {
         Self { holder, ..self.clone() }
     }
 
-    /// As it is when its holder gives it up. `back`: whether its worker need not be looked after; `living`: workers
-    /// that were seen to live since.
+    /// As it is when its holder gives it up. `done`: whether what it did to its worker needs no looking after, because that
+    /// is back or because nothing was done; `living`: workers that were seen to live since.
     #[must_use]
-    pub fn released(&self, back: bool, living: &BTreeSet<String>) -> Self {
+    pub fn released(&self, done: bool, living: &BTreeSet<String>) -> Self {
         let mut unfinished: BTreeSet<String> = self.unfinished.difference(living).cloned().collect();
-        unfinished.extend(self.holder.as_ref().filter(|_| !back).map(|holder| holder.worker.clone()));
+        unfinished.extend(self.holder.as_ref().filter(|_| !done).map(|holder| holder.worker.clone()));
         Self { fence: self.fence, holder: None, unfinished }
     }
 }
@@ -141,7 +148,7 @@ impl StateStore {
                 .expression_attribute_values(":until", n(holder.until_ms)),
             None => put.condition_expression("fence = :fence AND attribute_not_exists(until_ms)"),
         };
-        match put.send().await.map_err(|e| CallError::new("PutItem", self.target(), e)) {
+        match self.answered("PutItem", put.send().await) {
             Ok(_) => Ok(true),
             Err(error) if error.is_code("ConditionalCheckFailedException") => Ok(false),
             Err(error) => Err(error),
@@ -226,7 +233,23 @@ mod tests {
             assert_eq!(next.unfinished, workers(&["w1"]));
             assert_eq!(next.released(true, &workers(&["w2"])).unfinished, workers(&["w1"]));
             assert_eq!(next.released(true, &workers(&["w1", "w2"])).unfinished, workers(&[]));
-            assert_eq!(before.taken("host-1", "w1", NOW + lock_ms()).unwrap().unfinished, workers(&[]));
         }
+    }
+
+    #[test]
+    fn a_second_attempt_at_a_worker_that_comes_to_nothing_leaves_it_named() {
+        let failed = taken("w1").released(false, &workers(&[]));
+        let again = failed.taken("host-1", "w1", NOW).unwrap();
+        assert_eq!(again.released(true, &workers(&[])).unfinished, workers(&["w1"]), "nothing was done");
+        assert_eq!(again.released(false, &workers(&[])).unfinished, workers(&["w1"]), "it failed again");
+        assert_eq!(again.released(true, &workers(&["w1"])).unfinished, workers(&[]), "it is back");
+        let lost = workers(&["w1"]).into_iter().collect::<Vec<_>>();
+        assert_eq!(
+            again.without(&lost).released(true, &workers(&[])).unfinished,
+            workers(&[]),
+            "it is given up"
+        );
+        let first = taken("w2");
+        assert_eq!(first.released(true, &workers(&[])).unfinished, workers(&[]), "nothing was ever done");
     }
 }
