@@ -62,8 +62,8 @@ fn problem(before: Option<&Backfill>, now: &Backfill, done: Done) -> Option<Stri
     }
     Some(format!(
         "{}: entries of before may be stale, and rows land only where nothing is. Empty the region's cache of the \
-         table and backfill with --was-emptied, or mend it with `cache-writer verify --repair` and say `aggregator \
-         regions backfilled`",
+         table on every primary and backfill with --was-emptied, or keep its readers away, say `aggregator regions \
+         backfilled`, and mend it with `cache-writer verify --all --repair`",
         now.why
     ))
 }
