@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::admin::{AdminError, Figure, Reading};
 use warmcast_common::attend::{Attend, Attendance};
@@ -14,7 +13,6 @@ use warmcast_common::telemetry::Telemetry;
 
 use crate::config::Config;
 use crate::stats::Stats;
-use crate::status::FleetLooks;
 
 /// Begins, before anything is reached.
 pub(crate) fn begin(
@@ -33,6 +31,7 @@ pub(crate) fn begin(
         recent: telemetry.recent,
         lags: lags.clone(),
         deadline: config.shutdown_deadline(),
+        awaited: "no stream is found yet",
     };
     let (shown, lags, budget) = (Arc::clone(stats), lags.clone(), budget.clone());
     let mut attendance = attend.start(shutdown, move || figures(&shown, &lags, &budget))?;
@@ -47,15 +46,6 @@ pub(crate) fn begin(
         });
     }
     Ok(attendance)
-}
-
-/// Lets the fleet be looked at.
-pub(crate) fn survey(attendance: &mut Attendance, looks: FleetLooks) {
-    let looks = Arc::new(Mutex::new(looks));
-    attendance.survey(move || {
-        let looks = Arc::clone(&looks);
-        async move { looks.lock().await.look().await }
-    });
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure on a page")]
@@ -78,7 +68,7 @@ fn figures(stats: &Stats, lags: &Lags, budget: &ByteBudget) -> Vec<Figure> {
         figures.extend([
             of_region("changes_sent", counter(&region.changes_sent)),
             of_region("frames_sent", counter(&region.frames_sent)),
-            of_region("frames_throttled", counter(&region.entries_throttled)),
+            of_region("frames_throttled", Reading::Counter(region.entries.of("throttled"))),
             of_region("queue_frames", gauge(region.queue_frames() as f64)),
         ]);
     }

@@ -128,7 +128,7 @@ fn calls(to: &mut Families<'_>, regions: &[Arc<RegionStats>]) -> fmt::Result {
     to.counters("put_calls", "PutRecords calls as a whole, by result", calls)?;
     let times = regions.iter().map(|of| (region(of), &of.call_times));
     to.histograms("put_seconds", "Time of a PutRecords call that was answered", times)?;
-    let entries = regions.iter().flat_map(|of| labelled(of, "result", entries(of)));
+    let entries = regions.iter().flat_map(|of| labelled(of, "result", of.entries.iter()));
     to.counters("put_entries", "Entries of PutRecords calls, each time one is sent, by result", entries)?;
     let retries = regions.iter().flat_map(|of| labelled(of, "class", of.retries.iter()));
     to.counters("retries", "Frames sent again, by why", retries)?;
@@ -196,11 +196,4 @@ fn labelled<'a>(
     counts: impl Iterator<Item = (&'static str, u64)> + 'a,
 ) -> impl Iterator<Item = ([Label<'a>; 2], u64)> + 'a {
     counts.map(move |(value, count)| ([("region", of.name()), (name, value)], count))
-}
-
-fn entries(of: &RegionStats) -> impl Iterator<Item = (&'static str, u64)> {
-    let (throttled, failed) = (of.entries_throttled.load(Relaxed), of.entries_failed.load(Relaxed));
-    let taken = of.entries_sent.load(Relaxed).saturating_sub(throttled + failed);
-    let refused = of.refused.load(Relaxed);
-    [("ok", taken), ("throttled", throttled), ("failed", failed), ("refused", refused)].into_iter()
 }

@@ -8,11 +8,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::consumer::store::StateStore;
-use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Worker};
+use warmcast_common::consumer::{ByteBudget, Consumer, Lags, Lane, LaneConfig, Lanes, Watermark, Worker};
 use warmcast_common::dead_letter::{LetterStore, Quarantine};
 use warmcast_common::fence::Fence;
-use warmcast_common::health::JOINED;
-use warmcast_common::otlp;
+use warmcast_common::otlp::{self, Tracer};
 use warmcast_common::telemetry::{Telemetry, log_at_intervals};
 
 use crate::attend;
@@ -20,9 +19,11 @@ use crate::config::{Config, ParkingConfig, RegionConfig};
 use crate::describes::Describes;
 use crate::fanout;
 use crate::heartbeat::Heartbeats;
+use crate::intake::{Intake, Pending};
 use crate::metrics;
 use crate::producer::Producer;
 use crate::readiness::Readiness;
+use crate::source::DynamoDbStream;
 use crate::stats::Stats;
 use crate::status::FleetLooks;
 use crate::tables::Table;
@@ -48,27 +49,16 @@ pub async fn run(
     let budget = ByteBudget::new(config.queue_bytes_max);
     let (tracer, exporter) = otlp::start(telemetry.otlp.as_ref(), &telemetry.identity);
     let mut attendance = attend::begin(&config, telemetry, &stats, &lags, &budget, shutdown.clone())?;
-    let joined = attendance.health().condition(JOINED);
     let dynamodb = aws_sdk_dynamodb::Client::new(&sdk_config(&config.dynamodb).await);
     let letters = LetterStore::open(&config.dead_letters, dynamodb.clone())?;
-    let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&config.streams).await);
     let store = StateStore::new(dynamodb.clone(), &config.state.table);
     let announce = Worker::join_fleet(store, config.state.create, &config.worker_id, config.worker.clone());
     let Some(worker) = shutdown.run_until_cancelled(announce).await else { return Ok(()) };
     let worker = Arc::new(worker);
-    joined.met();
+    attendance.joined().met();
     attendance.watch_leases(Arc::clone(&worker), lags.clone());
-    attend::survey(&mut attendance, FleetLooks::new(&config, dynamodb.clone())?);
-    let (quarantine, keeper) = Quarantine::new(letters, "aggregator", Arc::clone(&stats.dead_letters));
+    attendance.survey(FleetLooks::new(&config, worker.store().clone(), &dynamodb)?);
 
-    let (to_batcher, from_intake) = mpsc::channel(INTAKE_PAGES_MAX);
-    // One set for all: a task that dies before its time ends the process, whichever it is. Left without a producer
-    // or the batcher, the shards would be read again and again for nothing.
-    let mut tasks: JoinSet<Result<(), anyhow::Error>> = JoinSet::new();
-    tasks.spawn(async move {
-        keeper.run().await;
-        Ok(())
-    });
     // A table whose stream is not found yet has changes that nobody knows of: until then there is no watermark.
     let fence = Arc::new(Fence::default());
     let (readiness, ready) = Readiness::of_regions(config.regions.len());
@@ -80,72 +70,14 @@ pub async fn run(
     let reading = consumer.metrics([("queue", budget.clone())], config.metrics);
     let registry = Arc::new(metrics::registry_of(&config, &stats, &reading)?);
     attendance.expose(Arc::clone(&registry));
-    let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
-    let describes = Describes::of(Arc::clone(&worker));
-    let regions: Arc<[RegionConfig]> = config.regions.clone().into();
-    for table in config.tables.clone() {
-        let table = Table {
-            table,
-            regions: Arc::clone(&regions),
-            dynamodb: dynamodb.clone(),
-            streams: streams.clone(),
-            describes: describes.clone(),
-            worker: Arc::clone(&worker),
-            consumer: subscribe.clone(),
-            batcher: to_batcher.clone(),
-            body_bytes_max: config.batch.body_bytes_max,
-            quarantine: quarantine.clone(),
-            stats: Arc::clone(&stats),
-        };
-        let shutdown = shutdown.clone();
-        tasks.spawn(async move {
-            table.run(shutdown).await;
-            Ok(())
-        });
-    }
-    let consuming = consumer.run(subscriptions, shutdown.clone());
-    tasks.spawn(async move {
-        consuming.await;
-        Ok(())
-    });
-    // The batcher ends when the last stream's sender is gone, the producers when the batcher's are.
-    drop(to_batcher);
-    let mut to_regions = Vec::new();
-    for (region, readiness) in config.regions.iter().zip(readiness) {
-        let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
-        let format = region.target.record_format;
-        to_regions.push(fanout::Region { frames: to_region, format });
-        let target = TargetStream::new(&region.name, &region.stream, &region.kinesis, region.target).await;
-        let (interval, stats) = (config.watermark_interval, Arc::clone(&stats));
-        let heartbeats = Heartbeats { target: target.clone(), interval, stats: Arc::clone(&stats) };
-        let heartbeats = heartbeats.run(watermark.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            heartbeats.await;
-            Ok(())
-        });
-        let letters = quarantine.of_region(&region.name);
-        let producer =
-            Producer::new(target, region.producer, config.batch.buckets, letters, &stats, readiness);
-        tasks.spawn(async move {
-            producer.run(from_fanout).await;
-            Ok(())
-        });
-    }
-    // The keeper ends when the last handle is gone.
-    drop(quarantine);
-    let fanout =
-        fanout::run(config.batch, from_intake, to_regions, Arc::clone(&stats), tracer, shutdown.clone());
-    tasks.spawn(async move { fanout.await.context("build frames") });
+    let mut pipeline = Pipeline::new(&config, letters, &stats, &shutdown);
+    let from_intake = pipeline.read_tables(consumer, &worker, dynamodb).await;
+    let to_regions = pipeline.send_to_regions(&watermark, readiness).await;
+    let tasks = pipeline.build_frames(from_intake, to_regions, tracer);
 
     // The heartbeat goes on while the shards drain: their leases are held until they are released.
     let drained = CancellationToken::new();
-    let working = async {
-        while let Some(ended) = tasks.join_next().await {
-            ended.context("a task of the pipeline")??;
-        }
-        drained.cancel();
-        if shutdown.is_cancelled() { Ok(()) } else { Err(anyhow!("every table's task ended")) }
-    };
+    let working = work(tasks, &drained, &shutdown);
     let beating = async { worker.beat(&drained).await.context("heartbeat") };
     let logging = async {
         log_at_intervals(config.log.stats_interval, &drained, || stats.log(&lags, &budget)).await;
@@ -163,6 +95,124 @@ pub async fn run(
     attendance.stop().await;
     tracing::info!("drained");
     Ok(())
+}
+
+/// The tasks between the tables' streams and the regions' as they are started, and what they share.
+struct Pipeline<'a> {
+    config: &'a Config,
+    stats: &'a Arc<Stats>,
+    shutdown: &'a CancellationToken,
+    quarantine: Quarantine,
+    /// One set for all: a task that dies before its time ends the process, whichever it is. Left without a producer or
+    /// the batcher, the shards would be read again and again for nothing.
+    tasks: Tasks,
+}
+
+type Tasks = JoinSet<Result<(), anyhow::Error>>;
+
+impl<'a> Pipeline<'a> {
+    /// What cannot be used goes to `letters`.
+    fn new(
+        config: &'a Config,
+        letters: LetterStore,
+        stats: &'a Arc<Stats>,
+        shutdown: &'a CancellationToken,
+    ) -> Self {
+        let (quarantine, keeper) = Quarantine::new(letters, "aggregator", Arc::clone(&stats.dead_letters));
+        let mut pipeline = Self { config, stats, shutdown, quarantine, tasks: JoinSet::new() };
+        // It ends when the last handle is gone.
+        pipeline.spawn(keeper.run());
+        pipeline
+    }
+
+    /// Reads the tables' streams; the changes.
+    async fn read_tables(
+        &mut self,
+        consumer: Consumer<DynamoDbStream, Intake>,
+        worker: &Arc<Worker>,
+        dynamodb: aws_sdk_dynamodb::Client,
+    ) -> mpsc::Receiver<Vec<Pending>> {
+        let streams = aws_sdk_dynamodbstreams::Client::new(&sdk_config(&self.config.streams).await);
+        let (to_batcher, from_intake) = mpsc::channel(INTAKE_PAGES_MAX);
+        let (subscribe, subscriptions) = mpsc::channel(SUBSCRIPTIONS_MAX);
+        let describes = Describes::of(Arc::clone(worker));
+        let regions: Arc<[RegionConfig]> = self.config.regions.clone().into();
+        for table in self.config.tables.clone() {
+            let table = Table {
+                table,
+                regions: Arc::clone(&regions),
+                dynamodb: dynamodb.clone(),
+                streams: streams.clone(),
+                describes: describes.clone(),
+                worker: Arc::clone(worker),
+                consumer: subscribe.clone(),
+                // The batcher ends when the last stream's sender is gone.
+                batcher: to_batcher.clone(),
+                body_bytes_max: self.config.batch.body_bytes_max,
+                quarantine: self.quarantine.clone(),
+                stats: Arc::clone(self.stats),
+            };
+            self.spawn(table.run(self.shutdown.clone()));
+        }
+        self.spawn(consumer.run(subscriptions, self.shutdown.clone()));
+        from_intake
+    }
+
+    /// Sends frames to the regions, in the order of the configuration, and tells them the watermark; where the frames go.
+    async fn send_to_regions(
+        &mut self,
+        watermark: &watch::Receiver<Option<Watermark>>,
+        readiness: Vec<Readiness>,
+    ) -> Vec<fanout::Region> {
+        let mut to_regions = Vec::new();
+        for (region, readiness) in self.config.regions.iter().zip(readiness) {
+            // The producer ends when the batcher's sender is gone.
+            let (to_region, from_fanout) = mpsc::channel(REGION_FRAMES_MAX);
+            to_regions.push(fanout::Region { frames: to_region, format: region.target.record_format });
+            let target =
+                TargetStream::new(&region.name, &region.stream, &region.kinesis, region.target).await;
+            let (interval, stats) = (self.config.watermark_interval, Arc::clone(self.stats));
+            let heartbeats = Heartbeats { target: target.clone(), interval, stats };
+            self.spawn(heartbeats.run(watermark.clone(), self.shutdown.clone()));
+            let (buckets, letters) = (self.config.batch.buckets, self.quarantine.of_region(&region.name));
+            let producer = Producer::new(target, region.producer, buckets, letters, self.stats, readiness);
+            self.spawn(async move { producer.run(from_fanout).await });
+        }
+        to_regions
+    }
+
+    /// Makes frames of the changes, which is the last task; all of them.
+    fn build_frames(
+        mut self,
+        changes: mpsc::Receiver<Vec<Pending>>,
+        to_regions: Vec<fanout::Region>,
+        tracer: Tracer,
+    ) -> Tasks {
+        let (stats, shutdown) = (Arc::clone(self.stats), self.shutdown.clone());
+        let fanout = fanout::run(self.config.batch, changes, to_regions, stats, tracer, shutdown);
+        self.tasks.spawn(async move { fanout.await.context("build frames") });
+        self.tasks
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            task.await;
+            Ok(())
+        });
+    }
+}
+
+/// Waits until the last task has drained, and tells it.
+async fn work(
+    mut tasks: Tasks,
+    drained: &CancellationToken,
+    shutdown: &CancellationToken,
+) -> Result<(), anyhow::Error> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a task of the pipeline")??;
+    }
+    drained.cancel();
+    if shutdown.is_cancelled() { Ok(()) } else { Err(anyhow!("every table's task ended")) }
 }
 
 /// The regions are the consumer's lanes, in the order of the configuration.

@@ -10,6 +10,7 @@ use warmcast_common::dead_letter::{Counts, ReasonClass};
 use warmcast_common::metrics::{
     CALL_BUCKETS_S, COUNT_BUCKETS, CounterSet, Histogram, LAG_BUCKETS_S, SIZE_BUCKETS_BYTES,
 };
+use warmcast_common::retry::Class;
 
 /// What is counted since the process started.
 #[derive(Debug)]
@@ -63,15 +64,10 @@ pub struct RegionStats {
     pub calls: CounterSet,
     /// Time of an answered PutRecords call, in seconds.
     pub call_times: Histogram,
-    /// Entries of answered PutRecords calls, each time one is sent.
-    pub entries_sent: AtomicU64,
-    /// Of these, throttled.
-    pub entries_throttled: AtomicU64,
-    /// Of these, failed inside the service.
-    pub entries_failed: AtomicU64,
-    /// Frames that the service refuses for what they are.
-    pub refused: AtomicU64,
-    /// Frames that were sent again, by why.
+    /// Entries of PutRecords calls, each time one is sent, by result: `failed` inside the service, `refused` for what it is.
+    pub entries: CounterSet,
+    /// Frames that were sent again, by why: `internal`, an entry failed inside the service, or the class of the error with
+    /// which the call as a whole failed.
     pub retries: CounterSet,
     /// Change created to accepted by the stream, in seconds.
     pub send_lag: Histogram,
@@ -85,6 +81,16 @@ pub struct RegionStats {
     queue_bytes: AtomicU64,
     rate_percent_min: AtomicU64,
 }
+
+/// Why frames are sent again: an entry's own reason, and the classes of errors of calls ([`Class`]).
+const RETRY_CLASSES: [&str; 6] = [
+    "internal",
+    Class::Throttled.as_str(),
+    Class::Transient.as_str(),
+    Class::Denied.as_str(),
+    Class::NotFound.as_str(),
+    Class::Permanent.as_str(),
+];
 
 impl Default for Stats {
     fn default() -> Self {
@@ -131,11 +137,8 @@ impl RegionStats {
             put_units: AtomicU64::new(0),
             calls: CounterSet::new(&["ok", "throttled", "refused", "failed"]),
             call_times: Histogram::new(&CALL_BUCKETS_S),
-            entries_sent: AtomicU64::new(0),
-            entries_throttled: AtomicU64::new(0),
-            entries_failed: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            retries: CounterSet::new(&["throttled", "internal", "transient", "denied", "not_found"]),
+            entries: CounterSet::new(&["ok", "throttled", "failed", "refused"]),
+            retries: CounterSet::new(&RETRY_CLASSES),
             send_lag: Histogram::new(&LAG_BUCKETS_S),
             given_up: AtomicU64::new(0),
             worthless: AtomicU64::new(0),
@@ -177,6 +180,11 @@ impl RegionStats {
         self.does_not_answer.load(Relaxed)
     }
 
+    /// Entries that a PutRecords call had an answer for.
+    fn entries_answered(&self) -> u64 {
+        ["ok", "throttled", "failed"].map(|result| self.entries.of(result)).iter().sum()
+    }
+
     /// Whether its stream was seen, or is said, to distribute records by itself.
     pub fn is_self_distributing(&self) -> bool {
         self.is_self_distributing.load(Relaxed)
@@ -196,9 +204,9 @@ impl RegionStats {
         tracing::info!(
             region = &*self.name,
             answers = !self.does_not_answer(),
-            entries_sent = self.entries_sent.load(Relaxed),
-            entries_throttled = self.entries_throttled.load(Relaxed),
-            entries_failed = self.entries_failed.load(Relaxed),
+            entries_sent = self.entries_answered(),
+            entries_throttled = self.entries.of("throttled"),
+            entries_failed = self.entries.of("failed"),
             given_up = self.given_up.load(Relaxed),
             worthless = self.worthless.load(Relaxed),
             queue_frames = self.queue_frames.load(Relaxed),
@@ -251,6 +259,7 @@ impl Stats {
     /// Logs a `stats` line, and a `region` line for each region.
     pub fn log(&self, lags: &Lags, budget: &ByteBudget) {
         let regions = self.regions();
+        let sum = |of: fn(&RegionStats) -> u64| regions.iter().map(|region| of(region)).sum::<u64>();
         tracing::info!(
             records_read = self.records_read.load(Relaxed),
             changes_sent = self.total(|region| &region.changes_sent),
@@ -264,9 +273,9 @@ impl Stats {
             oversize = self.oversize.load(Relaxed),
             incomplete = self.incomplete.load(Relaxed),
             heartbeats_sent = self.heartbeats_sent.load(Relaxed),
-            entries_sent = self.total(|region| &region.entries_sent),
-            entries_throttled = self.total(|region| &region.entries_throttled),
-            entries_failed = self.total(|region| &region.entries_failed),
+            entries_sent = sum(|region| region.entries_answered()),
+            entries_throttled = sum(|region| region.entries.of("throttled")),
+            entries_failed = sum(|region| region.entries.of("failed")),
             given_up = self.total(|region| &region.given_up),
             regions_not_answering = regions.iter().filter(|region| region.does_not_answer()).count(),
             shards = lags.shards(),
@@ -275,5 +284,21 @@ impl Stats {
             "stats"
         );
         regions.iter().for_each(|region| region.log());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_sent_again_count_under_the_class_of_their_error() {
+        let region = RegionStats::new("eu-west-1");
+        let classes = [Class::Throttled, Class::Transient, Class::Denied, Class::NotFound, Class::Permanent];
+        for class in classes {
+            region.retries.add(class.as_str(), 1);
+        }
+        let counted: Vec<_> = region.retries.iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, classes.map(|class| (class.as_str(), 1)));
     }
 }

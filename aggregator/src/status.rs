@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use aws_sdk_dynamodb::Client;
 use tokio_util::sync::CancellationToken;
+use warmcast_common::admin::FleetLook;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::Lane;
@@ -44,16 +45,17 @@ pub(crate) struct FleetLooks {
 }
 
 impl FleetLooks {
-    pub(crate) fn new(config: &Config, dynamodb: Client) -> Result<Self, LetterError> {
+    /// Its calls are counted where those of `store` are.
+    pub(crate) fn new(config: &Config, store: StateStore, dynamodb: &Client) -> Result<Self, LetterError> {
         let args = StatusArgs::attended(config.admin.watermark_bound);
-        let letters = letter_store(&args, &config.dead_letters, &dynamodb)?;
-        let store = StateStore::new(dynamodb, &config.state.table);
+        let letters = letter_store(&args, &config.dead_letters, dynamodb)?;
         let survey = Survey::new(store, letters, config.worker.lease_duration);
         Ok(Self { args, config: config.clone(), survey })
     }
+}
 
-    /// What `status --output json` prints.
-    pub(crate) async fn look(&mut self) -> Result<serde_json::Value, anyhow::Error> {
+impl FleetLook for FleetLooks {
+    async fn look(&mut self) -> Result<serde_json::Value, anyhow::Error> {
         let Self { args, config, survey } = self;
         let mut look = look(args, config, survey).await.context("look at the fleet")?;
         until_told(args, config, survey, &mut look).await?;

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use warmcast_cache::{CacheConfig, CacheError, EntryReads, ReadFrom};
@@ -20,7 +19,6 @@ use warmcast_common::warm::RegionState;
 
 use crate::config::Config;
 use crate::stats::Stats;
-use crate::status::FleetLooks;
 
 /// Pause between two looks at what readers see.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -52,6 +50,7 @@ pub(crate) fn begin(
         recent: telemetry.recent,
         lags: drawn.lags.clone(),
         deadline: config.shutdown_deadline(),
+        awaited: "the stream or the cache is not reached yet",
     };
     let watermark_ms = Arc::new(AtomicU64::new(0));
     let (seen_ms, of) = (Arc::clone(&watermark_ms), region.as_deref().map(Arc::from));
@@ -66,15 +65,6 @@ pub(crate) fn begin(
     };
     attendance.spawn(readers.look());
     Ok(attendance)
-}
-
-/// Lets the fleet be looked at.
-pub(crate) fn survey(attendance: &mut Attendance, looks: FleetLooks) {
-    let looks = Arc::new(Mutex::new(looks));
-    attendance.survey(move || {
-        let looks = Arc::clone(&looks);
-        async move { looks.lock().await.look().await }
-    });
 }
 
 /// Looks at what readers see: whether Redis answers, and how old the region's watermark is.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::histogram::Histogram;
+use warmcast_cache::Filler;
 use warmcast_cache::filler::FillerStats;
-use warmcast_cache::{Filler, RoundTrips};
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ConsumerMetrics;
 use warmcast_common::dead_letter;
@@ -25,8 +25,6 @@ use crate::stats::Stats;
 pub struct Sources {
     /// What is counted on the way of the changes.
     pub stats: Arc<Stats>,
-    /// The round trips to the cache.
-    pub round_trips: RoundTrips,
     /// What fills keys, if something does.
     pub filler: Option<Filler>,
     /// Whether the stream is billed by what is read of it: its mode is on-demand.
@@ -73,11 +71,11 @@ pub fn registry_of(sources: Sources, consumer: &ConsumerMetrics) -> Registry {
 
 /// Registers what only the cache-writer has.
 fn register(registry: &mut Registry, sources: Sources) {
-    let (lags, round_trips) = (&sources.stats.lags, &sources.round_trips);
+    let (lags, round_trips) = (&sources.stats.lags, &sources.stats.round_trips);
     let help = "Change asked of its table's stream to received";
     registry.register("receive_lag_seconds", help, lags.receive.clone());
     registry.register("apply_lag_seconds", "Change created to written", lags.apply.clone());
-    let (seconds, commands) = (round_trips.seconds().clone(), round_trips.commands().clone());
+    let (seconds, commands) = (round_trips.seconds.clone(), round_trips.commands.clone());
     registry.register("redis_seconds", "Time of a round trip to the cache", seconds);
     registry.register("redis_pipeline_commands", "Commands of a round trip", commands);
     let call_seconds = match &sources.filler {
@@ -136,8 +134,7 @@ impl Sources {
     }
 
     fn calls(&self, families: &mut Families<'_>) -> fmt::Result {
-        let calls = [("ok", self.round_trips.answered()), ("failed", self.round_trips.failed())];
-        let calls = calls.map(|(result, count)| ([("result", result)], count));
+        let calls = self.stats.round_trips.calls.iter().map(|(result, count)| ([("result", result)], count));
         families.counters("redis_calls", "Round trips to the cache", calls)?;
         let fills = self.filler.as_ref().map(Filler::stats).unwrap_or_default();
         let FillerStats { installed, absent, refused, present, busy, shed, failed, under_way } = fills;

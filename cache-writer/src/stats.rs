@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use warmcast_cache::RoundTrip;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::{ByteBudget, Lags};
 use warmcast_common::dead_letter::{Counts, ReasonClass};
-use warmcast_common::metrics::{Histogram, LAG_BUCKETS_S};
+use warmcast_common::metrics::{CALL_BUCKETS_S, COUNT_BUCKETS, CounterSet, Histogram, LAG_BUCKETS_S};
 
 /// Counters since the process started. Every change received is in the end applied, stale, left absent, covered,
 /// skipped, coalesced, failed, or one of the backfills; the invalidation that stands for a failed one is applied beside.
@@ -65,6 +66,19 @@ pub struct Stats {
     pub verify_failed: AtomicU64,
     /// How long changes took.
     pub lags: StageLags,
+    /// Round trips to the cache.
+    pub round_trips: RoundTripStats,
+}
+
+/// What is counted of round trips to the cache.
+#[derive(Debug)]
+pub struct RoundTripStats {
+    /// By result: `failed` are those that brought no answers.
+    pub calls: CounterSet,
+    /// How long each took, in seconds.
+    pub seconds: Histogram,
+    /// Commands of each.
+    pub commands: Histogram,
 }
 
 /// How long changes took, in seconds.
@@ -79,6 +93,26 @@ pub struct StageLags {
 impl Default for StageLags {
     fn default() -> Self {
         Self { receive: Histogram::new(&LAG_BUCKETS_S), apply: Histogram::new(&LAG_BUCKETS_S) }
+    }
+}
+
+impl Default for RoundTripStats {
+    fn default() -> Self {
+        Self {
+            calls: CounterSet::new(&["ok", "failed"]),
+            seconds: Histogram::new(&CALL_BUCKETS_S),
+            commands: Histogram::new(&COUNT_BUCKETS),
+        }
+    }
+}
+
+impl RoundTripStats {
+    /// One has ended.
+    pub fn add(&self, trip: RoundTrip) {
+        self.calls.add(if trip.is_answered { "ok" } else { "failed" }, 1);
+        self.seconds.observe(trip.took.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a pipeline is bounded")]
+        self.commands.observe(trip.commands as f64);
     }
 }
 

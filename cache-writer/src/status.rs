@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use warmcast_cache::{CacheConfig, EntryReads, ReadFrom, WATERMARK_KEY};
+use warmcast_common::admin::FleetLook;
 use warmcast_common::aws::sdk_config;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::StreamSource as _;
@@ -73,20 +74,22 @@ pub(crate) struct FleetLooks {
 }
 
 impl FleetLooks {
+    /// Its calls are counted where those of `store` are.
     pub(crate) async fn new(
         config: &Config,
-        dynamodb: aws_sdk_dynamodb::Client,
+        store: StateStore,
+        dynamodb: &aws_sdk_dynamodb::Client,
     ) -> Result<Self, LetterError> {
         let args = StatusArgs::attended(config.admin.watermark_bound);
-        let letters = letter_store(&args, &config.dead_letters, &dynamodb)?;
-        let store = StateStore::new(dynamodb, &config.state.table);
+        let letters = letter_store(&args, &config.dead_letters, dynamodb)?;
         let survey = Survey::new(store, letters, config.worker.lease_duration);
         let kinesis = aws_sdk_kinesis::Client::new(&sdk_config(&config.kinesis.service).await);
         Ok(Self { args, config: config.clone(), kinesis, survey })
     }
+}
 
-    /// What `status --output json` prints.
-    pub(crate) async fn look(&mut self) -> Result<serde_json::Value, anyhow::Error> {
+impl FleetLook for FleetLooks {
+    async fn look(&mut self) -> Result<serde_json::Value, anyhow::Error> {
         let Self { args, config, kinesis, survey } = self;
         let mut look = look(args, config, kinesis, survey).await.context("look at the fleet")?;
         until_told(args, survey, &mut look).await?;

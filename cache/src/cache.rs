@@ -65,14 +65,14 @@ impl Cache {
     /// # Errors
     /// The cache cannot be used; the error says what to do about it.
     pub async fn connect(config: CacheConfig) -> Result<Self, ConnectError> {
-        Self::connect_counted(config, RoundTrips::default()).await
+        Self::connect_told(config, RoundTrips::default()).await
     }
 
-    /// The same; all round trips are counted there.
+    /// The same; of each round trip is told.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
-    pub async fn connect_counted(config: CacheConfig, round_trips: RoundTrips) -> Result<Self, ConnectError> {
+    pub async fn connect_told(config: CacheConfig, round_trips: RoundTrips) -> Result<Self, ConnectError> {
         let name = config.servers.to_string().into();
         let nodes = Nodes::connect(config, round_trips).await?;
         let config = Arc::clone(nodes.config());

@@ -62,5 +62,5 @@ pub use outcome::{CacheError, Outcome, Refusal};
 pub use policy::{TablePolicy, Tables};
 pub use read::{EntryReads, ReadFrom};
 pub use reader::{Answer, ReadError, Reader, ReaderConfig, ReaderError, Row};
-pub use round_trips::RoundTrips;
+pub use round_trips::{RoundTrip, RoundTrips};
 pub use scan::{Entries, EntryScan};

@@ -95,8 +95,8 @@ impl Map {
 impl Nodes {
     /// Finds the servers and connects to every primary. One that cannot be reached is an error only if none can,
     /// or if somebody has to do something about it.
-    pub(crate) async fn connect(config: CacheConfig, counted: RoundTrips) -> Result<Self, ConnectError> {
-        Self::connect_for(config, Purpose::Write, counted).await
+    pub(crate) async fn connect(config: CacheConfig, round_trips: RoundTrips) -> Result<Self, ConnectError> {
+        Self::connect_for(config, Purpose::Write, round_trips).await
     }
 
     pub(crate) async fn connect_for(

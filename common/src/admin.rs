@@ -21,7 +21,7 @@ mod server;
 pub use config::{AdminConfig, TokenSource};
 pub use rates::{Figure, Reading, WATERMARK_AGE};
 pub use server::{Admin, AdminError, Attended};
-pub use surveys::Surveys;
+pub use surveys::{FleetLook, Surveys};
 pub use token::TokenError;
 
 #[cfg(test)]

@@ -8,14 +8,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, AdminConfig, AdminError, Attended, Figure};
+use crate::admin::{Admin, AdminConfig, AdminError, Attended, Figure, FleetLook};
 use crate::consumer::{Lags, Worker};
-use crate::health::{Condition, Health};
+use crate::health::{Condition, Health, JOINED, LEASES};
 use crate::metrics::Registry;
 use crate::systemd::{Notifier, Systemd};
 use crate::telemetry::Recent;
@@ -39,12 +38,16 @@ pub struct Attend<'a> {
     pub lags: Lags,
     /// How long its stop may take: `shutdown.deadline_ms`.
     pub deadline: Duration,
+    /// Why it reads nothing until [`Attendance::watch_leases`].
+    pub awaited: &'static str,
 }
 
 /// A process that is attended. Dropping it ends that.
 #[derive(Debug)]
 pub struct Attendance {
     health: Health,
+    joined: Condition,
+    leases: Condition,
     metrics: Arc<OnceLock<Arc<Registry>>>,
     admin: Option<Admin>,
     notifier: Option<Notifier>,
@@ -63,6 +66,9 @@ impl Attend<'_> {
         figures: impl Fn() -> Vec<Figure> + Send + Sync + 'static,
     ) -> Result<Attendance, AdminError> {
         let (health, metrics) = (Health::default(), Arc::<OnceLock<_>>::default());
+        // Both are there before anything is reached, and not met: what cannot be reached must not look ready.
+        let (joined, leases) = (health.condition(JOINED), health.condition(LEASES));
+        leases.unmet(self.awaited);
         let attended = Attended {
             daemon: self.daemon,
             version: env!("CARGO_PKG_VERSION"),
@@ -89,7 +95,7 @@ impl Attend<'_> {
             shutdown.cancelled().await;
             stopping.stop();
         });
-        Ok(Attendance { health, metrics, admin, notifier, tasks })
+        Ok(Attendance { health, joined, leases, metrics, admin, notifier, tasks })
     }
 }
 
@@ -97,6 +103,11 @@ impl Attendance {
     /// The process' health, to add conditions.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// The condition that it has joined its fleet.
+    pub fn joined(&self) -> &Condition {
+        &self.joined
     }
 
     /// Shows these metrics from now on: they are registered when everything is there that they are of. Called once.
@@ -120,17 +131,19 @@ impl Attendance {
         });
     }
 
-    /// The condition `leases`: that this worker reads what it has, and that the fleet has something to read.
+    /// The condition [`LEASES`], from now on: that this worker reads what it has, or could take over from those who do.
+    /// Called when everything is reached that it reads from and writes to at once.
     pub fn watch_leases(&mut self, worker: Arc<Worker>, lags: Lags) {
-        let condition = self.health.condition("leases");
-        self.watch(condition, move || {
-            let others = worker
-                .members()
-                .iter()
-                .filter(|member| member.id != worker.id())
-                .map(|member| member.leases)
-                .sum();
-            are_read(worker.holdings().leases(), lags.shards(), others)
+        self.watch(self.leases.clone(), move || {
+            let (own, others): (Vec<_>, Vec<_>) =
+                worker.members().into_iter().partition(|member| member.id == worker.id());
+            Reading {
+                streams: own.iter().map(|member| member.streams.len()).sum(),
+                held: worker.holdings().leases(),
+                read: lags.shards(),
+                held_by_others: others.iter().map(|member| member.leases).sum(),
+            }
+            .judge()
         });
     }
 
@@ -139,15 +152,11 @@ impl Attendance {
         self.tasks.spawn(task);
     }
 
-    /// How the fleet is looked at, when somebody asks: the report of `status --output json`.
-    pub fn survey<L, F>(&mut self, look: L)
-    where
-        L: FnMut() -> F + Send + 'static,
-        F: Future<Output = Result<Value, anyhow::Error>> + Send + 'static,
-    {
+    /// Lets the fleet be looked at, when somebody asks.
+    pub fn survey(&mut self, fleet: impl FleetLook) {
         if let Some(admin) = &self.admin {
             let surveys = admin.surveys();
-            self.tasks.spawn(async move { surveys.make(look).await });
+            self.tasks.spawn(async move { surveys.make(fleet).await });
         }
     }
 
@@ -163,13 +172,30 @@ impl Attendance {
     }
 }
 
-/// Whether leases are read as they should. A worker of which others have taken everything stands by, and is ready for that.
-fn are_read(held: usize, read: usize, others: usize) -> Result<(), String> {
-    match (held, read, others) {
-        (0, _, 0) => Err("nobody in the fleet has a lease yet".to_owned()),
-        (0, _, _) => Ok(()),
-        (_, 0, _) => Err(format!("{held} leases are held, and none is read")),
-        (_, _, _) => Ok(()),
+/// A worker's part of its fleet's reading.
+struct Reading {
+    /// Streams that it has found.
+    streams: usize,
+    /// Leases that it holds.
+    held: usize,
+    /// Shards that it reads.
+    read: usize,
+    /// Leases of the other workers.
+    held_by_others: usize,
+}
+
+impl Reading {
+    /// Whether it reads as it should; an error is why not. A worker of which others have taken everything stands by, and
+    /// is ready for that. One that has found no stream could take over nothing: were it ready, those that do the work
+    /// might be stopped for it.
+    fn judge(&self) -> Result<(), String> {
+        match *self {
+            Self { streams: 0, .. } => Err("no stream is found yet".to_owned()),
+            Self { held: 0, held_by_others: 0, .. } => Err("nobody in the fleet has a lease yet".to_owned()),
+            Self { held: 0, .. } => Ok(()),
+            Self { held, read: 0, .. } => Err(format!("{held} leases are held, and none is read")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -178,8 +204,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_is_ready_when_it_reads_or_stands_by() {
-        assert!(are_read(0, 0, 0).is_err() && are_read(3, 0, 5).is_err());
-        assert!(are_read(3, 3, 0).is_ok() && are_read(3, 1, 0).is_ok() && are_read(0, 0, 4).is_ok());
+    fn a_worker_is_ready_when_it_reads_or_could_take_over() {
+        let is_ready = |streams, held, read, held_by_others| {
+            Reading { streams, held, read, held_by_others }.judge().is_ok()
+        };
+        assert!(is_ready(1, 3, 3, 0) && is_ready(1, 3, 1, 0) && is_ready(1, 0, 0, 4));
+        assert!(!is_ready(1, 0, 0, 0) && !is_ready(1, 3, 0, 5), "nothing is read");
+        assert!(!is_ready(0, 0, 0, 4), "it could take over nothing");
     }
 }

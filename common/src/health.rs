@@ -35,9 +35,11 @@ struct State {
 
 /// The condition that the process has joined its fleet. With it a start is over, although much may be missing still.
 pub const JOINED: &str = "fleet";
+/// The condition that the process does its part of the fleet's reading.
+pub const LEASES: &str = "leases";
 
-/// One thing that a process needs to be ready, or one that is only told. At first it is not met.
-#[derive(Debug)]
+/// One thing that a process needs to be ready, or one that is only told. At first it is not met. Clones are the same one.
+#[derive(Clone, Debug)]
 pub struct Condition {
     health: Health,
     place: Place,

@@ -27,7 +27,7 @@ pub enum Class {
 
 impl Class {
     /// A short word for logs.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
             Self::Transient => "transient",

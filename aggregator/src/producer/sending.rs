@@ -132,12 +132,11 @@ impl<'a> Sending<'a> {
 
     /// Each entry gets what its answer says.
     fn settle(&mut self, group: Group<RegionFrame>, answers: &[EntryAnswer], sent: Instant, now: Instant) {
-        let entries = group.entries.len();
         let Settled { landed, throttled, failed, trouble } = self.paced.settle(group, answers, sent, now);
         let stats = &self.producer.stats;
-        Stats::add(&stats.entries_sent, entries);
-        Stats::add(&stats.entries_throttled, throttled);
-        Stats::add(&stats.entries_failed, failed);
+        stats.entries.add("ok", landed.len() as u64);
+        stats.entries.add("throttled", throttled as u64);
+        stats.entries.add("failed", failed as u64);
         stats.retries.add("throttled", throttled as u64);
         stats.retries.add("internal", failed as u64);
         self.landed(landed);
@@ -178,7 +177,7 @@ impl<'a> Sending<'a> {
                 self.paced.queue.push_group(group);
             }
             None => {
-                Stats::add(&self.producer.stats.refused, group.entries.len());
+                self.producer.stats.entries.add("refused", group.entries.len() as u64);
                 self.refused.extend(group.entries.into_iter().map(|entry| (entry.payload, error.to_string())))
             }
         }

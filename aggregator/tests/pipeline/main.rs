@@ -15,6 +15,8 @@
 mod wait;
 #[path = "../../../common/tests/support/errors.rs"]
 mod errors;
+#[path = "../../../common/tests/support/endpoint.rs"]
+mod endpoint;
 mod servers;
 mod fake_kinesis;
 mod world;
@@ -30,6 +32,7 @@ mod expiry;
 mod running;
 mod status;
 mod metrics;
+mod readiness;
 mod outages;
 mod watermarks;
 mod encodings;

@@ -1,12 +1,11 @@
 //! What `/metrics` says of an aggregator at work, and that docs/metrics.md says the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use aws_sdk_dynamodb::types::StreamViewType;
-use warmcast_common::http::{self, Bounds, HttpError};
 
+use super::endpoint::{address, ask};
 use super::fake_kinesis::{Answer, FakeKinesis};
 use super::servers::DynamoDb;
 use super::wait::until;
@@ -14,25 +13,14 @@ use super::world::{Aggregator, changes, config, directory, region};
 
 const CATALOGUE: &str = include_str!("../../../docs/metrics.md");
 const SECRET: &str = "key-of-a-user";
-const SCRAPE: Bounds = Bounds { body_bytes_max: 16 << 20, within: Duration::from_secs(60) };
 
-/// An address of this machine that is no other process', and no other's of this one who gives another number.
-fn address(number: u8) -> String {
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    format!("{}:{}", Ipv4Addr::new(127, 64 | high, middle, low), 9_640 + u16::from(number))
-}
-
-/// The metrics as text.
-async fn scrape(address: &str) -> String {
-    let accept = ("accept", "application/openmetrics-text");
-    match http::get(&format!("http://{address}/metrics"), &[accept], SCRAPE).await {
-        Err(HttpError::Connect { .. }) => String::new(),
-        answer => {
-            let answer = answer.unwrap();
-            assert_eq!(answer.status, 200, "{}", answer.body);
-            answer.body
-        }
-    }
+/// The metrics as text; empty while nobody listens.
+async fn scrape(address: SocketAddr) -> String {
+    let Some(answer) = ask(address, "/metrics", &[("accept", "application/openmetrics-text")]).await else {
+        return String::new();
+    };
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body
 }
 
 /// Each sample's value, by its name with its labels.
@@ -52,7 +40,7 @@ async fn the_metrics_tell_what_became_of_changes_at_every_stage() {
     dynamodb.create_table("profiles", StreamViewType::NewImage).await;
     let mut config = config(&dynamodb.url, &["profiles"], &[&near.url, &far.url], letters.path());
     let address = address(0);
-    config.admin.listen = Some(address.parse().unwrap());
+    config.admin.listen = Some(address);
     let aggregator = Aggregator::start(config);
     for number in 0..3 {
         dynamodb.put("profiles", &format!("{SECRET}-{number}"), "text").await;
@@ -63,7 +51,7 @@ async fn the_metrics_tell_what_became_of_changes_at_every_stage() {
     .await;
     let mut text = String::new();
     until("everything is counted, and the watermark is told", async || {
-        text = scrape(&address).await;
+        text = scrape(address).await;
         let samples = samples(&text);
         let is = |name: &str, least: f64| samples.get(name).is_some_and(|value| *value >= least);
         is("warmcast_changes_sent_total{region=\"region-0\"}", 3.0)
@@ -114,6 +102,14 @@ async fn the_metrics_tell_what_became_of_changes_at_every_stage() {
     is("warmcast_budget_max_bytes{budget=\"queue\"}", 268_435_456.0);
     is("warmcast_dead_letters_total{reason=\"refused\"}", 0.0);
     at_least("warmcast_dollars_per_million_changes", 0.000_001);
+    // The look reads the restart lock, which nothing else does here.
+    let reads = "warmcast_state_calls_total{call=\"GetItem\",result=\"ok\"}";
+    let before = samples[reads];
+    assert_eq!(ask(address, "/status", &[]).await.unwrap().status, 200);
+    until("the look at the fleet is counted", async || {
+        self::samples(&scrape(address).await).get(reads).is_some_and(|now| *now > before)
+    })
+    .await;
     aggregator.stop().await.unwrap();
 }
 
@@ -146,7 +142,7 @@ async fn every_metric_is_in_the_catalogue_and_no_label_comes_from_data() {
     dynamodb.create_table("profiles", StreamViewType::NewImage).await;
     let mut config = config(&dynamodb.url, &["profiles"], &[&near.url], letters.path());
     let address = address(1);
-    config.admin.listen = Some(address.parse().unwrap());
+    config.admin.listen = Some(address);
     let per_shard = Aggregator::start({
         let mut config = config.clone();
         config.metrics.per_shard = true;
@@ -155,7 +151,7 @@ async fn every_metric_is_in_the_catalogue_and_no_label_comes_from_data() {
     dynamodb.put("profiles", SECRET, "text of a user").await;
     let mut text = String::new();
     until("the change is counted, and the shard has its series", async || {
-        text = scrape(&address).await;
+        text = scrape(address).await;
         text.contains("changes_sent_total{region=\"region-0\"} 1\n") && text.contains("shard=\"shardId-")
     })
     .await;
@@ -202,7 +198,7 @@ async fn every_metric_is_in_the_catalogue_and_no_label_comes_from_data() {
 
     let bounded = Aggregator::start(config);
     until("the shard is read", async || {
-        text = scrape(&address).await;
+        text = scrape(address).await;
         text.contains("warmcast_shards_owned 1\n")
     })
     .await;

@@ -54,7 +54,7 @@ impl World {
     }
 
     /// Says that everything made before that is applied.
-    async fn set_watermark(&self, watermark_ms: u64) {
+    pub(super) async fn set_watermark(&self, watermark_ms: u64) {
         let () = self.admin.clone().set("wc:warmcast:watermark", watermark_ms.to_string()).await.unwrap();
     }
 

@@ -15,6 +15,8 @@
 mod wait;
 #[path = "../../../common/tests/support/errors.rs"]
 mod errors;
+#[path = "../../../common/tests/support/endpoint.rs"]
+mod endpoint;
 #[path = "../../../aggregator/tests/pipeline/servers.rs"]
 #[expect(dead_code, reason = "the aggregator's tests need more of it")]
 mod servers;
@@ -25,6 +27,7 @@ mod world;
 
 mod running;
 mod metrics;
+mod readiness;
 mod status;
 mod bad_input;
 mod outages;

@@ -21,6 +21,12 @@ const STALE: Duration = Duration::from_secs(30);
 /// How long somebody who asks waits for a look where there is none, or a stale one.
 const ASK_PATIENCE: Duration = Duration::from_secs(4);
 
+/// How a daemon's fleet is looked at.
+pub trait FleetLook: Send + 'static {
+    /// What `status --output json` prints.
+    fn look(&mut self) -> impl Future<Output = Result<Value, anyhow::Error>> + Send;
+}
+
 /// What was last seen of the fleet. Clones are the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Surveys(Arc<Shared>);
@@ -48,14 +54,11 @@ pub(super) struct Seen {
 
 impl Surveys {
     /// Looks whenever somebody asks, without end: drop it to stop.
-    pub async fn make<F>(&self, mut look: impl FnMut() -> F)
-    where
-        F: Future<Output = Result<Value, anyhow::Error>>,
-    {
+    pub async fn make(&self, mut fleet: impl FleetLook) {
         loop {
             self.0.asked.notified().await;
             let began = Instant::now();
-            let looked = timeout(LOOK_PATIENCE, Box::pin(look())).await.unwrap_or_else(|_| {
+            let looked = timeout(LOOK_PATIENCE, Box::pin(fleet.look())).await.unwrap_or_else(|_| {
                 Err(anyhow::anyhow!("the look at the fleet took longer than {} s", LOOK_PATIENCE.as_secs()))
             });
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -115,16 +118,20 @@ mod tests {
 
     use super::*;
 
+    /// The second look fails; the report is the number of the look.
+    struct SecondFails(Arc<AtomicU64>);
+
+    impl FleetLook for SecondFails {
+        async fn look(&mut self) -> Result<Value, anyhow::Error> {
+            let number = self.0.fetch_add(1, Relaxed);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if number == 1 { Err(anyhow::anyhow!("throttled")) } else { Ok(Value::from(number)) }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn however_many_ask_a_look_is_made_once_in_a_while_and_only_if_somebody_asks() {
-        let (surveys, looks) = (Surveys::default(), AtomicU64::new(0));
-        let look = || {
-            let number = looks.fetch_add(1, Relaxed);
-            async move {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                if number == 1 { Err(anyhow::anyhow!("throttled")) } else { Ok(Value::from(number)) }
-            }
-        };
+        let (surveys, looks) = (Surveys::default(), Arc::<AtomicU64>::default());
         let asking = async {
             tokio::time::sleep(Duration::from_secs(3_600)).await;
             assert_eq!(looks.load(Relaxed), 0, "nobody asked");
@@ -141,7 +148,7 @@ mod tests {
             assert_eq!(failed.report.as_ref(), Some(&Value::from(0)), "what was seen before stays");
         };
         tokio::select! {
-            () = surveys.make(look) => {}
+            () = surveys.make(SecondFails(Arc::clone(&looks))) => {}
             () = asking => {}
         }
         assert_eq!(looks.load(Relaxed), 2);

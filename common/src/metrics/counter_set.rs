@@ -2,25 +2,28 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// What is counted under a value that is not in the list. That is a defect; it makes no other value wrong.
+const OTHER: &str = "other";
+
 /// Counters by the value of a label. All values are there from the start.
 #[derive(Debug)]
 pub struct CounterSet {
     counts: Box<[(&'static str, AtomicU64)]>,
+    other: AtomicU64,
 }
 
 impl CounterSet {
-    /// All at zero. What is counted under a value that is not in the list counts for the last.
+    /// All at zero.
     #[must_use]
     pub fn new(values: &[&'static str]) -> Self {
-        Self { counts: values.iter().map(|value| (*value, AtomicU64::new(0))).collect() }
+        let counts = values.iter().map(|value| (*value, AtomicU64::new(0))).collect();
+        Self { counts, other: AtomicU64::new(0) }
     }
 
-    /// Adds to the counter of a value.
+    /// Adds to the counter of a value. One that is not in the list is `other`, which is there from then on.
     pub fn add(&self, value: &str, count: u64) {
-        let found = self.counts.iter().find(|(known, _)| *known == value).or_else(|| self.counts.last());
-        if let Some((_, counter)) = found {
-            counter.fetch_add(count, Relaxed);
-        }
+        let found = self.counts.iter().find(|(known, _)| *known == value);
+        found.map_or(&self.other, |(_, counter)| counter).fetch_add(count, Relaxed);
     }
 
     /// The counter of a value; 0 of one that is not in the list.
@@ -37,7 +40,9 @@ impl CounterSet {
 
     /// Each value with its counter.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.counts.iter().map(|(value, counter)| (*value, counter.load(Relaxed)))
+        let other = (OTHER, self.other.load(Relaxed));
+        let listed = self.counts.iter().map(|(value, counter)| (*value, counter.load(Relaxed)));
+        listed.chain((other.1 > 0).then_some(other))
     }
 }
 
@@ -46,9 +51,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_value_is_there_and_an_unknown_one_is_the_last() {
-        let set = CounterSet::new(&["ok", "failed", "other"]);
+    fn every_value_is_there_and_an_unknown_one_makes_none_of_them_wrong() {
+        let set = CounterSet::new(&["ok", "failed"]);
         set.add("ok", 2);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [("ok", 2), ("failed", 0)]);
         set.add("unheard-of", 1);
         assert_eq!(set.iter().collect::<Vec<_>>(), [("ok", 2), ("failed", 0), ("other", 1)]);
         assert_eq!((set.of("ok"), set.of("unheard-of"), set.total()), (2, 0, 3));
