@@ -21,7 +21,7 @@ use warmcast_common::tool;
 
 use self::measured::Measured;
 use self::report::Report;
-use self::workload::Workload;
+use self::workload::{StreamMode, Workload};
 
 /// The flags of `cost`.
 #[derive(Args, Clone, Debug, Default)]
@@ -62,6 +62,12 @@ pub struct CostArgs {
     /// Bytes of a change in a region's stream: docs/wire-size.md.
     #[arg(long, value_name = "NUMBER")]
     pub wire_bytes: Option<f64>,
+    /// How the regions' streams are bought. Terraform's module makes them on demand, unless it is given a number of shards.
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub stream_mode: Option<StreamMode>,
+    /// No bytes pass a NAT gateway: the daemons' subnets are public, or have another way to other regions.
+    #[arg(long)]
+    pub without_nat: bool,
     /// Open shards of the tables' streams.
     #[arg(long, value_name = "NUMBER")]
     pub table_shards: Option<f64>,
@@ -141,7 +147,9 @@ impl CostArgs {
         let numbers = numbers.into_iter().filter_map(|(name, value)| Some((name, format!("{:?}", value?))));
         let master = self.master.iter().map(|master| ("master", format!("{master:?}")));
         let regions = (!self.regions.is_empty()).then(|| ("regions", format!("{:?}", self.regions)));
-        let given = numbers.chain(master).chain(regions);
+        let stream_mode = self.stream_mode.iter().map(|mode| ("stream_mode", format!("{:?}", mode.name())));
+        let nat = self.without_nat.then(|| ("nat", false.to_string()));
+        let given = numbers.chain(master).chain(regions).chain(stream_mode).chain(nat);
         let flags: Vec<String> = given.map(|(name, value)| format!("{name}={value}")).collect();
         match &self.given {
             None => Document::parse(&flags.join("\n")).context("the flags"),

@@ -85,6 +85,7 @@ impl Figures {
             region: self.regions.get(of.name()).and_then(Option::as_deref),
             bytes: of.bytes_sent.load(Relaxed),
             put_units: of.put_units.load(Relaxed),
+            on_demand_bytes: of.is_on_demand().then(|| of.on_demand_bytes.load(Relaxed)),
         };
         let usage = Usage {
             changes: self.stats.records_read.load(Relaxed),
@@ -156,7 +157,9 @@ fn standing(to: &mut Families<'_>, regions: &[Arc<RegionStats>]) -> fmt::Result 
     let rate = of_each(regions, |of| of.rate_percent_min() as f64 / 100.0);
     to.gauges("send_rate_ratio", "Rate of the slowest shard of the region's stream to the limit", rate)?;
     let distributes = of_each(regions, |of| u64::from(of.is_self_distributing()));
-    to.gauges("region_self_distributing", "1 if the stream distributes records by itself", distributes)
+    to.gauges("region_self_distributing", "1 if the stream distributes records by itself", distributes)?;
+    let on_demand = of_each(regions, |of| u64::from(of.is_on_demand()));
+    to.gauges("region_on_demand", "1 if the stream is billed by what goes through it", on_demand)
 }
 
 /// Where regions lack something.

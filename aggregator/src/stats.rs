@@ -60,6 +60,8 @@ pub struct RegionStats {
     pub bytes_sent: AtomicU64,
     /// What the service charges for them: PUT payload units.
     pub put_units: AtomicU64,
+    /// What it charges for them if the stream is on demand: their bytes, each record's rounded up to 1 KB.
+    pub on_demand_bytes: AtomicU64,
     /// PutRecords calls as a whole, by result.
     pub calls: CounterSet,
     /// Time of an answered PutRecords call, in seconds.
@@ -77,6 +79,7 @@ pub struct RegionStats {
     pub worthless: AtomicU64,
     does_not_answer: AtomicBool,
     is_self_distributing: AtomicBool,
+    is_on_demand: AtomicBool,
     queue_frames: AtomicU64,
     queue_bytes: AtomicU64,
     rate_percent_min: AtomicU64,
@@ -135,6 +138,7 @@ impl RegionStats {
             frames_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
             put_units: AtomicU64::new(0),
+            on_demand_bytes: AtomicU64::new(0),
             calls: CounterSet::new(&["ok", "throttled", "refused", "failed"]),
             call_times: Histogram::new(&CALL_BUCKETS_S),
             entries: CounterSet::new(&["ok", "throttled", "failed", "refused"]),
@@ -144,6 +148,7 @@ impl RegionStats {
             worthless: AtomicU64::new(0),
             does_not_answer: AtomicBool::new(false),
             is_self_distributing: AtomicBool::new(false),
+            is_on_demand: AtomicBool::new(false),
             queue_frames: AtomicU64::new(0),
             queue_bytes: AtomicU64::new(0),
             rate_percent_min: AtomicU64::new(100),
@@ -173,6 +178,16 @@ impl RegionStats {
     /// Whether its stream distributes records by itself.
     pub fn set_self_distributing(&self, is_self_distributing: bool) {
         self.is_self_distributing.store(is_self_distributing, Relaxed);
+    }
+
+    /// Whether its stream is billed by what goes through it.
+    pub fn set_on_demand(&self, is_on_demand: bool) {
+        self.is_on_demand.store(is_on_demand, Relaxed);
+    }
+
+    /// Whether its stream is said to be billed by what goes through it.
+    pub fn is_on_demand(&self) -> bool {
+        self.is_on_demand.load(Relaxed)
     }
 
     /// Whether it does not answer.

@@ -14,7 +14,7 @@ use aws_sdk_kinesis::operation::put_records::PutRecordsOutput;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{
     PutRecordsRequestEntry, PutRecordsResultEntry, RecordDistributionStrategy, Shard, ShardFilter,
-    ShardFilterType,
+    ShardFilterType, StreamDescriptionSummary, StreamMode,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -87,10 +87,12 @@ pub enum EntryAnswer {
 }
 
 /// A stream as the service describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamSummary {
     /// Whether the stream distributes records by itself, whatever their hash keys. `None`: the service does not say.
     pub is_self_distributing: Option<bool>,
+    /// Whether it is billed by what goes through it, and not by its shards. `None`: the service does not say.
+    pub is_on_demand: Option<bool>,
 }
 
 impl TargetStream {
@@ -179,9 +181,7 @@ impl TargetStream {
         if described.as_ref().is_err_and(|error| error.code.is_none()) {
             self.clients.replace(turn);
         }
-        let strategy = described?.stream_description_summary.and_then(|s| s.record_distribution_strategy);
-        let is_self_distributing = strategy.map(|strategy| strategy == RecordDistributionStrategy::Auto);
-        Ok(StreamSummary { is_self_distributing })
+        Ok(described?.stream_description_summary.map(StreamSummary::new).unwrap_or_default())
     }
 
     /// Every open shard.
@@ -207,6 +207,16 @@ impl TargetStream {
                 Some(next) => token = Some(next),
                 None => return Ok(shards),
             }
+        }
+    }
+}
+
+impl StreamSummary {
+    fn new(summary: StreamDescriptionSummary) -> Self {
+        let strategy = summary.record_distribution_strategy;
+        Self {
+            is_self_distributing: strategy.map(|strategy| strategy == RecordDistributionStrategy::Auto),
+            is_on_demand: summary.stream_mode_details.map(|mode| mode.stream_mode == StreamMode::OnDemand),
         }
     }
 }

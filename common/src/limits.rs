@@ -40,6 +40,9 @@ pub const KINESIS_RETENTION_MIN: Duration = Duration::from_secs(24 * 3_600);
 /// Bytes of one PUT payload unit of a provisioned stream (AWS: Kinesis Data Streams pricing, 25 KB; read as 25,000, which
 /// is the more units).
 pub const KINESIS_PUT_UNIT_BYTES: u32 = 25_000;
+/// Bytes to which each record of an on-demand stream is rounded up when what is written is charged (AWS: Kinesis Data Streams
+/// pricing, on-demand mode, Data-In: 1 KB, 1,024 bytes).
+pub const KINESIS_ON_DEMAND_ROUND_BYTES: u32 = 1_024;
 /// Bytes of an item that one write unit writes (AWS: DynamoDB read/write capacity, 1 KB).
 pub const DYNAMODB_WRITE_UNIT_BYTES: u32 = 1_024;
 /// Bytes of an item that one read unit reads, strongly consistent (AWS: DynamoDB read/write capacity, 4 KB).

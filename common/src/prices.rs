@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Document, LoadError, Section, Violation, Violations};
 
-pub use services::{Dynamodb, Egress, ElastiCache, Fargate, Kinesis};
+pub use services::{Dynamodb, Egress, ElastiCache, Fargate, Kinesis, Nat};
 
 /// Bytes of what AWS bills as a GB.
 pub const GB_BYTES: f64 = (1_u64 << 30) as f64;
@@ -32,6 +32,8 @@ pub struct Prices {
     pub kinesis: Regional<Kinesis>,
     /// Data that leaves a region for another one.
     pub egress: Regional<Egress>,
+    /// NAT gateways.
+    pub nat: Regional<Nat>,
     /// ElastiCache.
     pub elasticache: Regional<ElastiCache>,
     /// Fargate.
@@ -121,6 +123,8 @@ impl Prices {
             dynamodb: read_service(root.section("dynamodb")),
             kinesis: read_service(root.section("kinesis")),
             egress: read_service(root.section("egress")),
+            // Operators have files of before it had a price.
+            nat: root.optional_section("nat").map_or_else(built_in_nat, read_service),
             elasticache: read_service(root.section("elasticache")),
             fargate: read_service(root.section("fargate")),
         };
@@ -161,6 +165,14 @@ impl PricesConfig {
     pub fn load(&self) -> Result<Prices, PricesError> {
         self.file.as_deref().map_or_else(Prices::built_in, Prices::load)
     }
+}
+
+/// What stands in where a file has no section `nat`.
+fn built_in_nat() -> Regional<Nat> {
+    // The file is complete: that is what the test of `built_in` says.
+    let violations = Violations::default();
+    let root = Document::parse(BUILT_IN).map(Document::into_root).unwrap_or_default();
+    read_service(Section::root(root, &violations).section("nat"))
 }
 
 fn read_service<P: ServicePrices>(mut section: Section) -> Regional<P> {

@@ -26,6 +26,8 @@ pub struct Measured {
     pub body_bytes: Option<f64>,
     /// Shards of the whole fleet that are open.
     pub table_shards: Option<f64>,
+    /// Whether the regions' streams are on demand. None: some are.
+    pub is_on_demand: Option<bool>,
     /// The regions, by the names that they have in the configuration.
     pub regions: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Measured {
             wire_bytes: ratio("warmcast_sent_bytes_total", "warmcast_changes_sent_total"),
             body_bytes: ratio("warmcast_frame_body_bytes_total", changes),
             table_shards: Some(own + others).filter(|shards| *shards > 0.0),
+            is_on_demand: is_on_demand(&series),
             regions: labels(&series, "warmcast_changes_sent_total{region=\""),
         })
     }
@@ -93,7 +96,7 @@ impl Measured {
     pub(super) fn line(&self) -> String {
         format!(
             "measured since one aggregator started, {:.1} hours ago, which has {:.0} % of the leases: writes, sizes, shards, \
-             regions. An item counts with its bytes in a frame before compression",
+             regions, and how their streams are bought. An item counts with its bytes in a frame before compression",
             self.elapsed_s / 3_600.0,
             self.share * 100.0
         )
@@ -105,6 +108,14 @@ fn sample(line: &str) -> Option<(&str, f64)> {
     let line = line.trim_end();
     let (series, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
     Some((series, value.parse().ok()?))
+}
+
+/// What all regions' streams are; `None`: they differ, or nothing says.
+fn is_on_demand(series: &[(&str, f64)]) -> Option<bool> {
+    let told = series.iter().filter(|(series, _)| series.starts_with("warmcast_region_on_demand{"));
+    let mut modes = told.map(|(_, value)| *value > 0.0);
+    let first = modes.next()?;
+    modes.all(|mode| mode == first).then_some(first)
 }
 
 fn labels(series: &[(&str, f64)], start: &str) -> Vec<String> {

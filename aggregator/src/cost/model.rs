@@ -4,7 +4,7 @@ use serde::Serialize;
 use warmcast_common::limits::{KINESIS_SHARD_BYTES_PER_SECOND, KINESIS_SHARD_RECORDS_PER_SECOND};
 use warmcast_common::prices::{Dynamodb, GB_BYTES, Kinesis, MONTH_HOURS, Prices};
 
-use super::workload::{Capacity, Workload};
+use super::workload::{Capacity, StreamMode, Workload};
 
 /// Seconds of a month.
 const MONTH_S: f64 = MONTH_HOURS * 3_600.0;
@@ -87,13 +87,16 @@ impl Model<'_> {
     fn warmcast(&self) -> System {
         let mut lines = self.table_of_master();
         lines.push(self.stream_reads());
-        lines.extend(self.way_to_the_regions());
+        let (sent, misses) = (self.wire_bytes(), 1.0 - self.workload.hit_percent / 100.0);
+        lines.push(self.egress("changes sent to the regions", sent));
+        lines.extend(self.streams());
         lines.push(self.cache());
         lines.extend(self.reads_of_master(
             ("fills: strongly consistent reads of the master", "fills: items sent to the regions"),
-            1.0 - self.workload.hit_percent / 100.0,
+            misses,
             1.0,
         ));
+        lines.extend(self.nat(sent, self.read_bytes(misses)));
         lines.push(self.state_tables());
         lines.extend(self.tasks());
         System::of("Warmcast", lines)
@@ -210,8 +213,29 @@ impl Model<'_> {
         let units_per_s = regions * reads_per_s * Dynamodb::read_units(workload.item_bytes) * consistency;
         [
             self.capacity(read, Units::Read, &[&workload.master], units_per_s),
-            self.egress(sent, reads_per_s * workload.item_bytes * MONTH_S),
+            self.egress(sent, self.read_bytes(share)),
         ]
+    }
+
+    /// Bytes that a region gets of the master, which is asked for this share of its reads.
+    fn read_bytes(&self, share: f64) -> f64 {
+        self.workload.reads_per_s * share * self.workload.item_bytes * MONTH_S
+    }
+
+    /// What the daemons have pass a NAT gateway, as VPCs have endpoints for the services of their own region only: the bytes
+    /// that are sent to each other region, by that of the master's, and what a region is filled with, by that of its own.
+    /// Replication by DynamoDB is in no VPC. Where bidders are is not known: what they read is taken to pass none.
+    fn nat(&self, sent: f64, read: f64) -> Option<Line> {
+        let nat = |region| self.prices.nat.prices_in(Some(region));
+        let (master, remote) = (self.workload.master.as_str(), || self.workload.remote_regions());
+        let dollars = |region| nat(master).dollars(sent) + nat(region).dollars(read);
+        self.workload.nat.then(|| Line {
+            what: "NAT: bytes to and from other regions",
+            quantity: remote().count() as f64 * (sent + read) / GB_BYTES,
+            unit: "GB",
+            dollars_per_month: remote().map(dollars).sum(),
+            is_dynamodb: false,
+        })
     }
 
     /// The aggregators' reads of the tables' streams: each change is one read at most, and empty reads are billed.
@@ -229,37 +253,54 @@ impl Model<'_> {
         }
     }
 
-    /// Kinesis in each region, and the bytes on their way there.
-    fn way_to_the_regions(&self) -> Vec<Line> {
-        let (shards, put_units) = (self.shards(), self.put_units_per_s() * MONTH_S);
-        let regions = &self.workload.regions;
-        let sum = |dollars: &dyn Fn(&Kinesis) -> f64| -> f64 {
-            regions.iter().map(|region| dollars(self.prices.kinesis.prices_in(Some(region)))).sum()
+    /// Kinesis in each region.
+    fn streams(&self) -> Vec<Line> {
+        let count = self.workload.regions.len() as f64;
+        let line = |what, unit, of_each: f64, dollars: &dyn Fn(&Kinesis) -> f64| {
+            let regions = self.workload.regions.iter();
+            let of_region = |region: &String| dollars(self.prices.kinesis.prices_in(Some(region)));
+            let dollars_per_month = regions.map(of_region).sum();
+            Line { what, quantity: count * of_each, unit, dollars_per_month, is_dynamodb: false }
         };
-        let count = regions.len() as f64;
-        let other = |what, quantity, unit, dollars_per_month| Line {
-            what,
-            quantity,
-            unit,
-            dollars_per_month,
-            is_dynamodb: false,
-        };
-        let bytes = self.workload.writes_per_s * self.workload.wire_bytes_per_change() * MONTH_S;
-        vec![
-            self.egress("changes sent to the regions", bytes),
-            other(
-                "Kinesis: shards",
-                count * shards,
-                "shards",
-                sum(&|kinesis| kinesis.shards_dollars(shards * MONTH_HOURS)),
-            ),
-            other(
-                "Kinesis: PUT payload units",
-                count * put_units / MILLION,
-                "million units",
-                sum(&|kinesis| kinesis.put_units_dollars(put_units)),
-            ),
-        ]
+        match self.workload.stream_mode {
+            StreamMode::Provisioned => {
+                let (shards, put_units) = (self.shards(), self.put_units_per_s() * MONTH_S);
+                vec![
+                    line("Kinesis: shards", "shards", shards, &|kinesis| {
+                        kinesis.shards_dollars(shards * MONTH_HOURS)
+                    }),
+                    line("Kinesis: PUT payload units", "million units", put_units / MILLION, &|kinesis| {
+                        kinesis.put_units_dollars(put_units)
+                    }),
+                ]
+            }
+            StreamMode::OnDemand => {
+                let (written, read) = (self.on_demand_bytes_per_s() * MONTH_S, self.wire_bytes());
+                vec![
+                    line("Kinesis: on-demand streams", "streams", 1.0, &|kinesis| {
+                        kinesis.on_demand_streams_dollars(MONTH_HOURS)
+                    }),
+                    line(
+                        "Kinesis: written, records rounded up to 1 KB",
+                        "GB",
+                        written / GB_BYTES,
+                        &|kinesis| kinesis.on_demand_in_dollars(written),
+                    ),
+                    line("Kinesis: read", "GB", read / GB_BYTES, &|kinesis| {
+                        kinesis.on_demand_out_dollars(read)
+                    }),
+                ]
+            }
+        }
+    }
+
+    /// Bytes of changes in one region's stream.
+    fn wire_bytes(&self) -> f64 {
+        self.workload.writes_per_s * self.workload.wire_bytes_per_change() * MONTH_S
+    }
+
+    fn frame_bytes(&self) -> f64 {
+        self.workload.wire_bytes_per_change() * self.workload.changes_per_frame
     }
 
     fn frames_per_s(&self) -> f64 {
@@ -276,8 +317,13 @@ impl Model<'_> {
 
     /// Of one region's stream; the watermarks are records, too.
     fn put_units_per_s(&self) -> f64 {
-        let frame_bytes = self.workload.wire_bytes_per_change() * self.workload.changes_per_frame;
-        self.frames_per_s() * Kinesis::put_units(frame_bytes) + self.shards() * WATERMARKS_PER_S
+        self.frames_per_s() * Kinesis::put_units(self.frame_bytes()) + self.shards() * WATERMARKS_PER_S
+    }
+
+    /// Likewise, if it is on demand.
+    fn on_demand_bytes_per_s(&self) -> f64 {
+        self.frames_per_s() * Kinesis::on_demand_record_bytes(self.frame_bytes())
+            + self.shards() * WATERMARKS_PER_S * Kinesis::on_demand_record_bytes(0.0)
     }
 
     /// Primaries and replicas that hold the working set, in each region.

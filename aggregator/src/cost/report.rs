@@ -8,7 +8,7 @@ use warmcast_common::prices::{GB_BYTES, Prices, Published, Regional};
 
 use super::measured::Measured;
 use super::model::{BUSY_READS_PER_S, IDLE_READS_PER_S, Model, System};
-use super::workload::{Capacity, Workload};
+use super::workload::{Capacity, StreamMode, Workload};
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]
@@ -126,10 +126,7 @@ fn assumptions(workload: &Workload, measured: Option<&Measured>) -> Vec<String> 
              times as it has changes",
             grouped(workload.open_table_shards())
         ),
-        format!(
-            "the regions' streams are provisioned, with {} times the shards that they need, and polled, which is free",
-            workload.shard_headroom
-        ),
+        streams(workload),
         format!(
             "an item takes {} bytes in the cache beside its own; each primary has {} replica(s); memory bounds it, not calls",
             grouped(workload.cache_overhead_bytes),
@@ -142,12 +139,38 @@ fn assumptions(workload: &Workload, measured: Option<&Measured>) -> Vec<String> 
             grouped(workload.task_changes_per_s),
             grouped(workload.tasks_min)
         ),
-        "not counted on either side: bidders, backups, logs and metrics, traffic between zones, NAT and endpoints".to_owned(),
+        match workload.nat {
+            true => "the daemons' subnets are private: what they send to other regions and get from there passes a NAT gateway; \
+                     without one: --without-nat. What bidders read of the master is taken to pass none",
+            false => "nothing passes a NAT gateway",
+        }
+        .to_owned(),
+        "not counted: VPC endpoints, for which Warmcast alone has much to pass (what it reads of the tables' and the regions' \
+         streams; see docs/cost.md)"
+            .to_owned(),
+        "not counted on either side: bidders, backups, logs and metrics, traffic between zones, hours of NAT gateways"
+            .to_owned(),
     ];
     if let Some(measured) = measured {
         lines.push(measured.line());
     }
     lines
+}
+
+/// How the regions' streams are bought.
+fn streams(workload: &Workload) -> String {
+    match workload.stream_mode {
+        StreamMode::Provisioned => format!(
+            "the regions' streams are provisioned, with {} times the shards that they need, and polled, which is free; \
+             Terraform's module makes them on demand unless it is given their number: --stream-mode on-demand",
+            workload.shard_headroom
+        ),
+        StreamMode::OnDemand => {
+            "the regions' streams are on demand, as Terraform's module makes them unless it is given their shards, and \
+             polled; with provisioned shards: --stream-mode provisioned"
+        }
+        .to_owned(),
+    }
 }
 
 /// Where the prices are from, for the regions that are in it.
@@ -158,6 +181,9 @@ fn sources(workload: &Workload, prices: &Prices) -> Vec<String> {
     lines.extend(of(&prices.dynamodb, all()));
     lines.extend(of(&prices.kinesis, readers()));
     lines.extend(of(&prices.egress, [workload.master.as_str()].into_iter()));
+    if workload.nat {
+        lines.extend(of(&prices.nat, all()));
+    }
     lines.extend(of(&prices.elasticache, readers()));
     lines.extend(of(&prices.fargate, all()));
     lines.into_iter().collect()

@@ -4,7 +4,7 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::model::{Model, System};
-use super::workload::Capacity;
+use super::workload::{Capacity, StreamMode};
 use super::*;
 
 const DOCS: &str = include_str!("../../../docs/cost.md");
@@ -29,6 +29,10 @@ fn of(workload: &Workload) -> [System; 4] {
 
 fn dollars(system: &System, what: &str) -> f64 {
     system.lines.iter().find(|line| line.what.contains(what)).unwrap().dollars_per_month
+}
+
+fn has(system: &System, what: &str) -> bool {
+    system.lines.iter().any(|line| line.what.contains(what))
 }
 
 fn close(dollars: f64, expected: f64) {
@@ -60,6 +64,20 @@ fn lines_are_what_they_are_by_hand() {
     close(dollars(&tables, "storage"), 3.0 * 200.0 * 0.25);
     close(dollars(&through, "reads of the master"), 2.0 * 50_000.0 * 0.5 * 2.628 * 0.125);
     close(dollars(&ttl, "reads of the master"), 2.0 * 10_000.0 * 0.5 * 2.628 * 0.125);
+    // The master's and both regions' NAT gateways cost the same.
+    let filled_gb = 500.0 * 1_024.0 * 2_628_000.0 / f64::from(1 << 30);
+    close(dollars(&own, "NAT"), 2.0 * (sent_gb + filled_gb) * 0.045);
+    // What DynamoDB replicates is in no VPC, and where bidders are is not known.
+    assert!(![&tables, &through, &ttl].into_iter().any(|system| has(system, "NAT")));
+    assert!(of(&Workload { nat: false, ..workload.clone() }).iter().all(|system| !has(system, "NAT")));
+    let on_demand = Workload { stream_mode: StreamMode::OnDemand, ..workload.clone() };
+    let [own, ..] = of(&on_demand);
+    close(dollars(&own, "on-demand streams"), 2.0 * 730.0 * 0.04);
+    // Frames are charged as 13 KB, watermarks as 1 KB.
+    let written_gb = (625.0 * 13.0 + 12.0) * 1_024.0 * 2_628_000.0 / f64::from(1 << 30);
+    close(dollars(&own, "Kinesis: written"), 2.0 * written_gb * 0.08);
+    close(dollars(&own, "Kinesis: read"), 2.0 * sent_gb * 0.04);
+    assert!(!has(&own, "shards") && !has(&own, "PUT"));
     let workload = Workload { capacity: Capacity::Provisioned, ..workload };
     close(dollars(&of(&workload)[0], "writes to the tables"), 28_572.0 * 730.0 * 0.00065);
 }
@@ -93,6 +111,7 @@ fn a_region_that_is_the_masters_gets_its_changes_for_nothing_but_kinesis() {
     let [own, tables, ..] = of(&workload);
     close(dollars(&own, "changes sent"), 0.0);
     close(dollars(&own, "items sent"), 0.0);
+    close(dollars(&own, "NAT"), 0.0);
     close(dollars(&tables, "replicated items"), 0.0);
     assert!(dollars(&own, "Kinesis: shards") > 0.0);
 }
@@ -100,8 +119,9 @@ fn a_region_that_is_the_masters_gets_its_changes_for_nothing_but_kinesis() {
 fn workloads() -> impl Strategy<Value = Workload> {
     let rates = (0.0..200_000.0_f64, 0.0..1e6_f64, 0.0..=100.0_f64);
     let sizes = (1.0..100_000.0_f64, 1.0..1_000.0_f64, 0.0..1e13_f64, 0.0..1e12_f64);
-    (rates, sizes, 1_usize..=4, any::<bool>()).prop_map(
-        |((writes, reads, hits), sizes, regions, provisioned)| {
+    let modes = (any::<bool>(), any::<bool>(), any::<bool>());
+    (rates, sizes, 1_usize..=4, modes).prop_map(
+        |((writes, reads, hits), sizes, regions, (provisioned, on_demand, nat))| {
             let (item_bytes, changes_per_frame, table_bytes, working_set_bytes) = sizes;
             let mut workload = Workload {
                 writes_per_s: writes,
@@ -112,6 +132,8 @@ fn workloads() -> impl Strategy<Value = Workload> {
                 table_bytes,
                 working_set_bytes,
                 capacity: if provisioned { Capacity::Provisioned } else { Capacity::OnDemand },
+                stream_mode: if on_demand { StreamMode::OnDemand } else { StreamMode::Provisioned },
+                nat,
                 ..Workload::default()
             };
             workload.regions.truncate(regions);
@@ -158,11 +180,13 @@ fn what_is_given_wins_over_a_file_over_what_was_measured_over_the_scenario() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
         file.path(),
-        "writes_per_s = 7\nreads_per_s = 8\nregions = ['eu-west-1']\ncapacity = 'provisioned'",
+        "writes_per_s = 7\nreads_per_s = 8\nregions = ['eu-west-1']\ncapacity = 'provisioned'\nnat = true",
     )
     .unwrap();
-    let line =
-        format!("cost --scenario today --given {} --reads-per-s 9 --item-bytes 2048", file.path().display());
+    let line = format!(
+        "cost --scenario today --given {} --reads-per-s 9 --item-bytes 2048 --without-nat",
+        file.path().display()
+    );
     let measured = Measured::of(SCRAPE, 1_000.0 + 7_200.0).unwrap();
     let workload = args(&line).report(Some(&measured)).unwrap().workload;
     assert_eq!((workload.writes_per_s, workload.reads_per_s, workload.item_bytes), (7.0, 9.0, 2_048.0));
@@ -171,6 +195,10 @@ fn what_is_given_wins_over_a_file_over_what_was_measured_over_the_scenario() {
         (["eu-west-1".to_owned()].as_slice(), Capacity::Provisioned)
     );
     assert_eq!((workload.changes_per_frame, workload.wire_bytes), (8.0, Some(500.0)), "as it was measured");
+    assert_eq!((workload.stream_mode, workload.nat), (StreamMode::OnDemand, false));
+    let given = args("cost --stream-mode provisioned").report(Some(&measured)).unwrap();
+    assert_eq!(given.workload.stream_mode, StreamMode::Provisioned);
+    assert!(given.assumptions.iter().any(|line| line.starts_with("the regions' streams are provisioned")));
     assert_eq!(workload.table_bytes, Workload::adroll(false).table_bytes, "as the scenario has it");
 }
 
@@ -200,6 +228,8 @@ warmcast_frame_changes_bucket{le=\"1.0\"} 0
 warmcast_frame_body_bytes_total 9600000
 warmcast_sent_bytes_total{region=\"eu-west-1\"} 3000000
 warmcast_sent_bytes_total{region=\"us-west-2\"} 1000000
+warmcast_region_on_demand{region=\"eu-west-1\"} 1
+warmcast_region_on_demand{region=\"us-west-2\"} 1
 warmcast_changes_sent_total{region=\"us-west-2\"} 2000
 warmcast_changes_sent_total{region=\"eu-west-1\"} 6000
 # EOF
@@ -216,9 +246,12 @@ fn a_running_aggregator_tells_rates_sizes_shards_and_regions() {
         wire_bytes: Some(500.0),
         body_bytes: Some(1_200.0),
         table_shards: Some(40.0),
+        is_on_demand: Some(true),
         regions: vec!["eu-west-1".to_owned(), "us-west-2".to_owned()],
     };
     assert_eq!(measured, expected);
+    let mixed = SCRAPE.replace("on_demand{region=\"eu-west-1\"} 1", "on_demand{region=\"eu-west-1\"} 0");
+    assert_eq!(Measured::of(&mixed, 8_200.0).unwrap().is_on_demand, None, "streams that differ");
     assert!(Measured::of("", 1.0).unwrap_err().to_string().contains("warmcast_start_time_seconds"));
     assert!(Measured::of(SCRAPE, 1_000.0).is_err(), "it has just started");
 }
@@ -231,6 +264,18 @@ fn over_three_quarters_are_saved_at_the_prices_of_2018() {
         tables.against.contains("global tables") && tables.percent > 75.0 && tables.dynamodb_percent > 75.0
     );
     assert!(report.assumptions.iter().any(|line| line.contains("of 2018, not verified")), "{report:?}");
+}
+
+/// The block without a command line is cut out of what the command prints.
+#[test]
+fn the_docs_show_what_on_demand_streams_cost() {
+    let printed = report("cost --writes-per-s 20000 --item-bytes 1024 --stream-mode on-demand").lines();
+    let of_warmcast = printed.split("\n\n").find(|system| system.starts_with("  Warmcast")).unwrap();
+    let shown = |line: &&str| line.contains(" Kinesis: ") || line.contains(" in all ");
+    let saved = printed.lines().filter(|line| line.contains(" % against "));
+    let lines: Vec<&str> = of_warmcast.lines().filter(shown).chain(saved).collect();
+    let block = format!("```text\n{}\n```", lines.join("\n"));
+    assert!(lines.len() == 7 && DOCS.contains(&block), "docs/cost.md: on-demand streams:\n{block}");
 }
 
 /// Each block of docs/cost.md that begins with a command line has what that prints.

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use clap::ValueEnum;
 use serde::Serialize;
 use warmcast_common::config::Section;
 
@@ -25,6 +26,26 @@ pub enum Capacity {
     OnDemand,
     /// By the hour, used in part.
     Provisioned,
+}
+
+/// How the regions' streams are bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamMode {
+    /// Shards by the hour, and what is written.
+    Provisioned,
+    /// What is written, and what is read. What the Terraform module makes, unless it is given a number of shards.
+    OnDemand,
+}
+
+impl StreamMode {
+    /// What it is called in flags and files.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Provisioned => "provisioned",
+            Self::OnDemand => "on-demand",
+        }
+    }
 }
 
 /// What is to be paid for.
@@ -62,6 +83,10 @@ pub struct Workload {
     pub capacity: Capacity,
     /// How much of provisioned capacity is used, in percent.
     pub utilisation_percent: f64,
+    /// How the regions' streams are bought.
+    pub stream_mode: StreamMode,
+    /// Whether what the daemons send to other regions and get from there passes a NAT gateway: where subnets are private.
+    pub nat: bool,
     /// Shards that a region's stream has for each that it needs.
     pub shard_headroom: f64,
     /// Changes that one task of either daemon takes in a second.
@@ -96,6 +121,8 @@ impl Default for Workload {
             replicas: 1.0,
             capacity: Capacity::OnDemand,
             utilisation_percent: 70.0,
+            stream_mode: StreamMode::Provisioned,
+            nat: true,
             shard_headroom: 1.5,
             task_changes_per_s: 10_000.0,
             tasks_min: 2.0,
@@ -128,13 +155,22 @@ impl Workload {
     /// What was measured stands in for what is assumed.
     pub fn take(&mut self, measured: &Measured) {
         let Measured {
-            writes_per_s, changes_per_frame, wire_bytes, body_bytes, table_shards, regions, ..
+            writes_per_s,
+            changes_per_frame,
+            wire_bytes,
+            body_bytes,
+            table_shards,
+            is_on_demand,
+            regions,
+            ..
         } = measured;
         self.writes_per_s = *writes_per_s;
         self.changes_per_frame = changes_per_frame.unwrap_or(self.changes_per_frame);
         self.item_bytes = body_bytes.unwrap_or(self.item_bytes);
         self.wire_bytes = wire_bytes.or(self.wire_bytes);
         self.table_shards = table_shards.or(self.table_shards);
+        let mode = |on_demand| if on_demand { StreamMode::OnDemand } else { StreamMode::Provisioned };
+        self.stream_mode = is_on_demand.map_or(self.stream_mode, mode);
         if !regions.is_empty() {
             self.regions.clone_from(regions);
         }
@@ -166,6 +202,8 @@ impl Workload {
             master: String::new(),
             regions: Vec::new(),
             capacity: base.capacity,
+            stream_mode: base.stream_mode,
+            nat: base.nat,
         };
         workload.wire_bytes = workload.wire_bytes.filter(|bytes| *bytes > 0.0);
         workload.table_shards = workload.table_shards.filter(|shards| *shards > 0.0);
@@ -173,6 +211,9 @@ impl Workload {
         workload.regions = section.texts("regions").unwrap_or_else(|| base.regions.clone());
         let capacities = [("on-demand", Capacity::OnDemand), ("provisioned", Capacity::Provisioned)];
         workload.capacity = section.choice("capacity", &capacities, base.capacity);
+        let modes = [StreamMode::Provisioned, StreamMode::OnDemand].map(|mode| (mode.name(), mode));
+        workload.stream_mode = section.choice("stream_mode", &modes, base.stream_mode);
+        workload.nat = section.boolean("nat", base.nat);
         let (regions, mut seen) = (&workload.regions, std::collections::BTreeSet::new());
         if let Some(twice) = regions.iter().find(|region| !seen.insert(region.as_str())) {
             section.note("regions", format!("{twice} is there twice"));

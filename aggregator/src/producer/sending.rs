@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use warmcast_common::aws::CallError;
 use warmcast_common::clock::now_ms;
 use warmcast_common::consumer::ParkReason;
-use warmcast_common::limits::KINESIS_PUT_UNIT_BYTES;
+use warmcast_common::limits::{KINESIS_ON_DEMAND_ROUND_BYTES, KINESIS_PUT_UNIT_BYTES};
 use warmcast_common::log_trouble;
 use warmcast_common::retry::Class;
 use warmcast_common::telemetry::{LogLimiter, Trouble};
@@ -120,7 +120,8 @@ impl<'a> Sending<'a> {
             Ok(Made { group, sent, answers: Err(error), .. }) => {
                 let frames = group.entries.len();
                 self.paced.send_again(group, &error, sent, now);
-                self.producer.stats.retries.add(error.class.as_str(), frames as u64);
+                // A probe has none, and fails all the same.
+                self.producer.stats.retries.add(error.class.as_str(), frames.max(1) as u64);
                 self.complain(frames, &error.to_string(), now);
             }
             // Its acks are gone with it: the records are read again.
@@ -215,7 +216,10 @@ impl<'a> Sending<'a> {
             }
             Stats::add(&stats.bytes_sent, frame.bytes.len());
             Stats::add(&stats.changes_sent, frame.changes());
-            Stats::add(&stats.put_units, frame.bytes.len().div_ceil(KINESIS_PUT_UNIT_BYTES as usize).max(1));
+            let rounds = |bytes: u32| frame.bytes.len().div_ceil(bytes as usize).max(1);
+            Stats::add(&stats.put_units, rounds(KINESIS_PUT_UNIT_BYTES));
+            let round_bytes = KINESIS_ON_DEMAND_ROUND_BYTES;
+            Stats::add(&stats.on_demand_bytes, rounds(round_bytes) * round_bytes as usize);
             for (created_ms, changes) in frame.created() {
                 stats.send_lag.observe_lag(created_ms, clock_ms, changes);
             }
@@ -266,6 +270,9 @@ impl<'a> Sending<'a> {
         match ended {
             Ok(Ok(summary)) => {
                 self.trouble.over();
+                if let Some(is_on_demand) = summary.is_on_demand {
+                    self.producer.stats.set_on_demand(is_on_demand);
+                }
                 if let Some(is_self_distributing) = summary.is_self_distributing {
                     self.paced.routes.set_self_distributing(is_self_distributing);
                     self.report_distribution(now);

@@ -61,6 +61,7 @@ struct Seen {
     sent_to: BTreeMap<u128, SentTo>,
     connections: BTreeSet<SocketAddr>,
     distribution: Option<&'static str>,
+    is_on_demand: bool,
 }
 
 /// What was sent to one shard, by when it came.
@@ -172,6 +173,11 @@ impl FakeKinesis {
     /// What the stream says of how it distributes records.
     pub(crate) fn says_distribution(&self, distribution: &'static str) {
         self.seen.seen.lock().unwrap().distribution = Some(distribution);
+    }
+
+    /// The stream's mode: provisioned, unless it is this.
+    pub(crate) fn is_on_demand(&self) {
+        self.seen.seen.lock().unwrap().is_on_demand = true;
     }
 
     /// What was sent to a shard so far.
@@ -343,6 +349,9 @@ fn summary(seen: &Seen) -> Response {
         "StreamName": "warmcast", "StreamARN": "arn", "StreamStatus": "ACTIVE", "RetentionPeriodHours": 24,
         "StreamCreationTimestamp": 1.0, "EnhancedMonitoring": [], "OpenShardCount": 1,
     });
+    if seen.is_on_demand {
+        summary["StreamModeDetails"] = json!({ "StreamMode": "ON_DEMAND" });
+    }
     if let Some(distribution) = seen.distribution {
         summary["RecordDistributionStrategy"] = distribution.into();
     }

@@ -450,6 +450,9 @@ async fn a_frame_that_becomes_too_old_while_it_waits_is_not_sent_again() {
     region.send_frame(1, Bytes::from_static(b"old"), now_ms() - 39_000).await;
     until("it was sent in vain", async || !kinesis.calls().is_empty()).await;
     until("it is given up", async || region.given_up() == 1).await;
+    let retries = || region.totals.regions()[0].retries.of("not_found");
+    let of_frames = retries();
+    until("a probe in vain counts as well", async || retries() > of_frames).await;
     kinesis.stream_is_missing(false);
     until("the region answers", async || *region.answers.borrow()).await;
     // The region is parked now: what else comes from that shard is sent by the one that catches it up.
@@ -494,6 +497,18 @@ async fn a_stream_that_distributes_by_itself_is_reported_by_what_it_says_and_by_
     }
     until("it is reported", async || region.totals.regions()[0].is_self_distributing()).await;
     assert_eq!(does.landed().len(), 12);
+    region.end().await;
+}
+
+#[tokio::test]
+async fn what_an_on_demand_stream_charges_for_is_counted() {
+    let kinesis = FakeKinesis::start([]).await;
+    kinesis.is_on_demand();
+    let mut region = Region::start(&kinesis.url, 1).await;
+    until("its mode is known", async || region.totals.regions()[0].is_on_demand()).await;
+    region.send(&[Bytes::from(vec![1; 1_025]), Bytes::from(vec![2; 10])]).await;
+    region.until_done().await;
+    assert_eq!(region.totals.regions()[0].on_demand_bytes.load(Relaxed), 3 * 1_024);
     region.end().await;
 }
 

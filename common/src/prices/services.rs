@@ -6,7 +6,10 @@ use std::ops::RangeInclusive;
 
 use super::{GB_BYTES, ServicePrices};
 use crate::config::Section;
-use crate::limits::{DYNAMODB_READ_UNIT_BYTES, DYNAMODB_WRITE_UNIT_BYTES, KINESIS_PUT_UNIT_BYTES};
+use crate::limits::{
+    DYNAMODB_READ_UNIT_BYTES, DYNAMODB_WRITE_UNIT_BYTES, KINESIS_ON_DEMAND_ROUND_BYTES,
+    KINESIS_PUT_UNIT_BYTES,
+};
 
 /// What one unit of anything can cost, in dollars. Beyond this somebody has mistaken the unit.
 const DOLLARS: RangeInclusive<f64> = 0.0..=1_000.0;
@@ -44,6 +47,12 @@ pub struct Kinesis {
 pub struct Egress {
     gb: f64,
     to: BTreeMap<String, f64>,
+}
+
+/// The price of what passes a NAT gateway, in dollars for each GB, whichever way it goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Nat {
+    gb: f64,
 }
 
 /// ElastiCache's prices: one type of node.
@@ -122,6 +131,12 @@ impl Kinesis {
         (record_bytes / f64::from(KINESIS_PUT_UNIT_BYTES)).ceil().max(1.0)
     }
 
+    /// Bytes that writing one record to an on-demand stream is charged for (AWS: rounded up to 1 KB).
+    pub fn on_demand_record_bytes(record_bytes: f64) -> f64 {
+        let round = f64::from(KINESIS_ON_DEMAND_ROUND_BYTES);
+        (record_bytes / round).ceil().max(1.0) * round
+    }
+
     /// Provisioned shards.
     pub fn shards_dollars(&self, shard_hours: f64) -> f64 {
         shard_hours * self.shard_hour
@@ -142,7 +157,7 @@ impl Kinesis {
         stream_hours * self.on_demand_stream_hour
     }
 
-    /// Bytes written to on-demand streams. AWS rounds each record up to 1 KB: so should you.
+    /// Bytes written to on-demand streams, each record's as [`on_demand_record_bytes`](Self::on_demand_record_bytes).
     pub fn on_demand_in_dollars(&self, bytes: f64) -> f64 {
         bytes / GB_BYTES * self.on_demand_in_gb
     }
@@ -163,6 +178,13 @@ impl Egress {
     pub fn dollars(&self, to: Option<&str>, bytes: f64) -> f64 {
         let special = to.and_then(|to| self.to.get(to));
         bytes / GB_BYTES * special.unwrap_or(&self.gb)
+    }
+}
+
+impl Nat {
+    /// Bytes that pass it, either way.
+    pub fn dollars(&self, bytes: f64) -> f64 {
+        bytes / GB_BYTES * self.gb
     }
 }
 
@@ -241,6 +263,12 @@ impl ServicePrices for Egress {
             (name, gb)
         });
         Self { gb, to: to.collect() }
+    }
+}
+
+impl ServicePrices for Nat {
+    fn read(section: &mut Section, base: Option<&Self>) -> Self {
+        Self { gb: section.required_number("gb", DOLLARS, base.map(|base| base.gb)) }
     }
 }
 

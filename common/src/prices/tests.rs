@@ -29,6 +29,9 @@ fn the_built_in_prices_are_complete_and_a_region_without_its_own_has_the_service
     close(egress("us-east-1", Some("eu-west-1")), 0.02);
     close(egress("us-east-1", None), 0.02);
     close(egress("ap-northeast-1", Some("us-east-1")), 0.09);
+    let nat = |region| prices.nat.prices_in(Some(region)).dollars(GB_BYTES);
+    close(nat("us-east-1"), 0.045);
+    close(nat("ap-southeast-1"), 0.059);
     let then = Prices::built_in_2018().unwrap();
     close(then.dynamodb.prices_in(None).replicated_write_capacity_dollars(1_000.0), 0.975);
 }
@@ -52,6 +55,16 @@ fn everything_that_is_wrong_with_a_file_is_named_at_once() {
     );
     assert!(refused("").len() > 20);
     assert_eq!(refused("[").len(), 1);
+}
+
+/// Operators have copies of the file, and an upgrade must not stop at one.
+#[test]
+fn a_file_of_before_nat_gateways_had_a_price_is_taken_with_the_built_in_one() {
+    let (before, rest) = BUILT_IN.split_once("[nat]").unwrap();
+    let (_, after) = rest.split_once("[elasticache]").unwrap();
+    let prices = Prices::parse(Path::new("p.toml"), &format!("{before}[elasticache]{after}")).unwrap();
+    assert_eq!(prices, Prices::built_in().unwrap());
+    assert_eq!(refused(&BUILT_IN.replace("gb = 0.045", "gb_processed = 0.045")).len(), 2);
 }
 
 #[test]
@@ -78,6 +91,8 @@ fn units_are_rounded_up_as_aws_bills_them() {
     assert_eq!([0.0, 1.0, 1_024.0, 1_025.0].map(Dynamodb::write_units), [1.0, 1.0, 1.0, 2.0]);
     assert_eq!([1_065.0, 4_096.0, 4_097.0].map(Dynamodb::read_units), [1.0, 1.0, 2.0]);
     assert_eq!([1.0, 25_000.0, 25_001.0].map(Kinesis::put_units), [1.0, 1.0, 2.0]);
+    let rounded = [0.0, 1.0, 1_024.0, 1_025.0].map(Kinesis::on_demand_record_bytes);
+    assert_eq!(rounded, [1_024.0, 1_024.0, 1_024.0, 2_048.0]);
 }
 
 /// Each figure by hand, from the prices in config/prices.toml.
