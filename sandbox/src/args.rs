@@ -440,7 +440,7 @@ pub(crate) struct UpgradeArgs {
     #[arg(long, default_value_t = 5_000)]
     listing_interval_ms: u64,
     /// By so much the 99th percentile of a second's lags may rise.
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 1_000)]
     lag_increase_max_ms: u64,
     /// For so long the watermark may stand.
     #[arg(long, default_value_t = 15_000)]

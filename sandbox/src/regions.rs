@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use ledger::{Comparison, Content, Held, Ledger, Order};
 pub(crate) use ledger::{KEY, key_text};
 pub use region::{Region, RegionKind};
-pub(crate) use region::{TABLE, held};
+pub(crate) use region::{TABLE, compare_cache, held};
 pub use rig::{Rig, RigOptions};
 pub use source::{Load, Source};
 pub use watch::{RegionSample, Sample};

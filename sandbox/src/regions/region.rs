@@ -156,15 +156,7 @@ impl Region {
             }
             Target::Full { region, .. } => {
                 let mut connection = region.redis().connect().await?;
-                let (keys, first_sequence) = {
-                    let ledger = source.ledger();
-                    (ledger.keys(), ledger.first_sequence())
-                };
-                let keys: Vec<Vec<u8>> =
-                    (0..keys).map(|key| entry::redis_key(TABLE, &key_text(key))).collect();
-                let mut entries = entry::get_many(&mut connection, &keys).await?.into_iter();
-                // Keys are asked for in their order, each once.
-                Ok(source.ledger().compare(|_| held(entries.next(), first_sequence)))
+                Ok(compare_cache(&mut connection, source).await?)
             }
         }
     }
@@ -214,6 +206,22 @@ async fn look(
         probes.iter().zip(entries).take_while(|((_, _, order), entry)| is_covered(*order, entry.clone()));
     let last = covered.last().map(|((at, _, _), _)| *at);
     Ok(last.map(|at| source.ledger().next_moment(at)))
+}
+
+/// Compares what a region's Redis has of each key with what was put.
+pub(crate) async fn compare_cache(
+    connection: &mut MultiplexedConnection,
+    source: &Source,
+) -> redis::RedisResult<Comparison> {
+    let (keys, first_sequence) = {
+        let ledger = source.ledger();
+        (ledger.keys(), ledger.first_sequence())
+    };
+    let keys: Vec<Vec<u8>> = (0..keys).map(|key| entry::redis_key(TABLE, &key_text(key))).collect();
+    let entries = entry::get_many(connection, &keys).await?;
+    // By key: those that were never put are not asked for.
+    let of = |key: u32| usize::try_from(key).ok().and_then(|place| entries.get(place).cloned());
+    Ok(source.ledger().compare(|key| held(of(key), first_sequence)))
 }
 
 /// What an entry says, in terms of the ledger.

@@ -15,7 +15,7 @@ use crate::dynamodb::MASTER_REGION;
 use crate::entry;
 use crate::master;
 use crate::metered::MeteredDynamoDb;
-use crate::regions::{Comparison, KEY, Ledger, Source, TABLE, held, key_text};
+use crate::regions::{Comparison, KEY, Ledger, Source, TABLE, compare_cache};
 use crate::streams::{FakeStreamsServer, Options};
 use crate::world::{REGION_NAMES, Region, WorldOptions};
 
@@ -162,14 +162,7 @@ impl Rig {
     /// Compares every row of the region with what was put.
     pub(super) async fn compare(&self) -> Result<Comparison, UpgradeError> {
         let mut connection = self.region.redis().connect().await?;
-        let (keys, first_sequence) = {
-            let ledger = self.source.ledger();
-            (ledger.keys(), ledger.first_sequence())
-        };
-        let keys: Vec<Vec<u8>> = (0..keys).map(|key| entry::redis_key(TABLE, &key_text(key))).collect();
-        let mut entries = entry::get_many(&mut connection, &keys).await?.into_iter();
-        // Keys are asked for in their order, each once.
-        Ok(self.source.ledger().compare(|_| held(entries.next(), first_sequence)))
+        Ok(compare_cache(&mut connection, &self.source).await?)
     }
 
     /// Records that no cache-writer could use.

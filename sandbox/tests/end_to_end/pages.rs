@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use warmcast_common::admin::{Admin, AdminConfig, Attended, Figure, Reading, TokenSource};
+use warmcast_common::admin::{Admin, AdminConfig, Attended, Figure, FleetLook, Reading, TokenSource};
 use warmcast_common::config::Secret;
 use warmcast_common::health::Health;
 use warmcast_common::metrics;
@@ -92,6 +92,15 @@ async fn the_pages_of_a_real_fleet_show_it_and_say_when_contact_is_lost() {
     stop(world).await;
 }
 
+/// A fleet whose names and reasons are scripts.
+struct Hostile;
+
+impl FleetLook for Hostile {
+    async fn look(&mut self) -> Result<Value, anyhow::Error> {
+        Ok(report())
+    }
+}
+
 /// A report in which everything that can be wrong is, in names that nobody should have.
 fn report() -> Value {
     let region = |name: &str, parked: Value| {
@@ -154,7 +163,7 @@ fn hostile_endpoint() -> Admin {
 async fn the_page_asks_for_its_token_once_and_whatever_names_and_errors_hold_is_only_text() {
     let admin = hostile_endpoint();
     let (surveys, mut looking) = (admin.surveys(), JoinSet::new());
-    looking.spawn(async move { surveys.make(|| async { Ok(report()) }).await });
+    looking.spawn(async move { surveys.make(Hostile).await });
     let url = format!("http://{}", admin.address());
     let mut browser = Browser::start().await.unwrap();
     browser.look(PHONE).await.unwrap();
