@@ -17,8 +17,8 @@ use super::world::{Running, World};
 
 /// How old the watermark may be: no matter here.
 const BOUND: Duration = Duration::from_secs(3600);
-/// What the command does: it says that it runs, and ends when it is told to.
-const SCRIPT: &str = r#"touch "$1/runs"; while ! [ -e "$1/end" ]; do sleep 0.02; done"#;
+/// What the command does: it says that it runs, and ends when it is told to, or when the test is over however it ended.
+const SCRIPT: &str = r#"touch "$1/runs"; while [ -d "$1" ] && ! [ -e "$1/end" ]; do sleep 0.02; done"#;
 
 /// A fleet of one worker, `w1`, and who restarts it.
 struct Operator {
