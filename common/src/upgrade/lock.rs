@@ -85,7 +85,8 @@ impl HeldLock {
                 Ok(())
             }
             Ok(false) => self.find().await,
-            Err(error) if self.lock.held_by(now_ms()).is_some() => {
+            // It lasts until it is renewed next.
+            Err(error) if self.lock.held_by(now_ms() + interval_ms()).is_some() => {
                 tracing::warn!(%error, "the restart lock could not be renewed; trying again");
                 Ok(())
             }
@@ -124,4 +125,8 @@ impl HeldLock {
             }
         }
     }
+}
+
+fn interval_ms() -> u64 {
+    u64::try_from(RESTART_LOCK_RENEWAL_INTERVAL.as_millis()).unwrap_or(u64::MAX)
 }
