@@ -33,6 +33,8 @@ export SOURCE_DATE_EPOCH="$epoch" LC_ALL=C.UTF-8 TZ=UTC0
 umask 022
 rm -rf "$out"
 mkdir -p "$out"
+# Some of what follows is done in other directories.
+out=$(cd "$out" && pwd)
 scratch=$(mktemp -d "$out/scratch.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 130' INT TERM
