@@ -72,7 +72,7 @@ run aggregator health --config /etc/warmcast/aggregator.toml --set admin.listen=
 for unit in $units; do run systemctl status --lines=0 --no-pager "$unit"; done
 run ls -l /run/credentials/warmcast-cache-writer.service/
 id=$(property warmcast-cache-writer MainPID)
-run ps -o user,pid,nlwp,rss,args -p "$id" 2>/dev/null || run grep -E '^(Uid|Threads|VmRSS|CapEff|NoNewPrivs|Seccomp):' "/proc/$id/status"
+run grep -E '^(Uid|Threads|VmRSS|CapEff|NoNewPrivs|Seccomp):' "/proc/$id/status"
 
 step 'killed: restarted'
 kill -9 "$(property warmcast-aggregator MainPID)"
