@@ -146,18 +146,7 @@ run "on_fargate" {
 
 run "a_single_worker" {
   variables {
-    scaling = {
-      min                   = 1
-      max                   = 1
-      lag_seconds           = 15
-      lag_seconds_much      = 300
-      cpu_percent           = 60
-      scale_in_cooldown_s   = 900
-      scale_out_cooldown_s  = 180
-      evaluation_periods    = 3
-      instance_warmup_s     = 120
-      scale_in_is_automatic = true
-    }
+    scaling = merge(var.scaling, { min = 1, max = 1 })
   }
   assert {
     # AWS: what is above 100 percent is rounded down, what stays up is rounded up.
